@@ -72,6 +72,8 @@ class Sharding {
   // "" is the device's default memory, which is "device".
   const std::string& memory_kind() const { return memory_kind_; }
   const OpSharding& op_sharding() const { return op_; }
+  // The array shape that a kConcrete or kConcreteEven sharding was made for; empty for others.
+  const Shape& global_shape() const { return shape_; }
   const Shape& shard_shape() const { return shard_shape_; }
   const std::vector<Shape>& shard_shapes() const { return shard_shapes_; }
   bool fully_replicated() const;

@@ -1,0 +1,256 @@
+// The controller: sessions' arrays and programs, dispatch in one order, membership and epochs.
+//
+// It owns the truth and no tensor bytes. Client calls come in through core::Runtime, workers
+// through core::WorkerSink; commands leave through core::WorkerLink. One lock covers everything
+// from "is this worker alive" to "the command is queued on every worker", so launches that share
+// devices reach all workers in one order. Nothing waits under the lock, and callbacks run after it
+// is released.
+//
+// Thread safety: all public methods are thread-safe.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "causeway/base/clock.h"
+#include "causeway/base/random.h"
+#include "causeway/base/strong_id.h"
+#include "causeway/base/timers.h"
+#include "causeway/controller/objects.h"
+#include "causeway/core/runtime.h"
+#include "causeway/core/status_source.h"
+#include "causeway/core/worker_link.h"
+#include "causeway/model/topology.h"
+
+namespace causeway::controller {
+
+// Hands out coordination node ids and hears of epochs; implemented by coordination/.
+class Membership {
+ public:
+  virtual ~Membership() = default;
+  // A node id that `worker` never had; RESOURCE_EXHAUSTED when its pool is used up.
+  virtual absl::StatusOr<int> NewNode(WorkerId worker) = 0;
+  virtual int num_nodes() const = 0;
+  // Collectives of earlier epochs are over: fail what waits for their rendezvous.
+  virtual void EpochChanged(EpochId epoch, const absl::Status& cause) = 0;
+};
+
+struct ControllerOptions {
+  model::ClusterShape shape;
+  std::string coordinator;  // host:port of the coordination service, as workers reach it
+  int max_inflight_launches = 8;
+  absl::Duration heartbeat = absl::Seconds(2);
+  int missed_beats_max = 3;
+  // How long an epoch change may wait for a worker's collectives to break off.
+  absl::Duration drain_max = absl::Seconds(10);
+  // A failure that only says "my peer went away" waits this long for its true cause.
+  absl::Duration peer_failure_grace = absl::Milliseconds(300);
+  // Bytes of a host array that travel inside a command instead of beside it.
+  int64_t inline_bytes_max = 64 << 10;
+};
+
+class Controller : public core::Runtime, public core::WorkerSink, public core::StatusSource {
+ public:
+  Controller(ControllerOptions options, Membership& membership, Clock& clock, Timers& timers,
+             Random& random);
+  ~Controller() override;
+
+  // Tells the workers to end and fails everything that waits. Call before destruction.
+  void Shutdown(const std::string& reason);
+  // Whether every worker of the cluster has joined and opened the current epoch.
+  bool Complete() const;
+  // Waits for that, at most `timeout`.
+  bool AwaitComplete(absl::Duration timeout);
+
+  // core::Runtime
+  core::ClusterView Describe() override;
+  SessionId OpenSession(const std::string& peer) override;
+  void CloseSession(SessionId session) override;
+  uint64_t NewServerHandle(SessionId session) override;
+  absl::Status MakeArray(SessionId session, ArrayHandle result, core::ArraySpec spec,
+                         std::vector<core::HostShards> sources) override;
+  void MakeErrorArrays(SessionId session, const std::vector<ArrayHandle>& results,
+                       absl::Status error) override;
+  absl::Status Assemble(SessionId session, ArrayHandle result, core::ArraySpec spec,
+                        const std::vector<ArrayHandle>& parts, core::CopySemantics copy) override;
+  absl::Status Disassemble(SessionId session, ArrayHandle array,
+                           const std::vector<ArrayHandle>& results,
+                           core::CopySemantics copy) override;
+  absl::StatusOr<int> NumShards(SessionId session, ArrayHandle array) override;
+  absl::Status FullyReplicatedShard(SessionId session, ArrayHandle array, ArrayHandle result,
+                                    core::CopySemantics copy) override;
+  absl::Status CopyArrays(SessionId session, const std::vector<ArrayHandle>& arrays,
+                          const std::vector<DeviceId>& devices,
+                          const std::optional<std::string>& memory_kind, core::CopySemantics copy,
+                          const std::vector<ArrayHandle>& results) override;
+  absl::Status RemapArrays(SessionId session, const std::vector<ArrayHandle>& arrays,
+                           const std::vector<core::ArraySpec>& outputs,
+                           const std::vector<core::RemapMapping>& mappings,
+                           core::CopySemantics copy,
+                           const std::vector<ArrayHandle>& results) override;
+  absl::Status ReshardArrays(SessionId session, const std::vector<ArrayHandle>& arrays,
+                             const std::vector<core::ArraySpec>& outputs, core::CopySemantics copy,
+                             const std::vector<ArrayHandle>& results) override;
+  absl::Status BitcastArrays(SessionId session, const std::vector<ArrayHandle>& arrays,
+                             const std::vector<core::ArraySpec>& outputs, core::CopySemantics copy,
+                             const std::vector<ArrayHandle>& results) override;
+  void CopyToHost(SessionId session, ArrayHandle array,
+                  std::optional<std::vector<int64_t>> byte_strides,
+                  absl::AnyInvocable<void(absl::StatusOr<absl::Cord>) &&> done) override;
+  void AwaitReady(SessionId session, const std::vector<ArrayHandle>& arrays,
+                  core::StatusCallback done) override;
+  absl::Status Delete(SessionId session, const std::vector<ArrayHandle>& arrays) override;
+  absl::StatusOr<bool> IsDeleted(SessionId session, ArrayHandle array) override;
+  absl::Status Destruct(SessionId session, const std::vector<ArrayHandle>& arrays) override;
+  void Compile(SessionId session, core::CompileRequest request,
+               absl::AnyInvocable<void(absl::StatusOr<std::shared_ptr<const core::ExecutableView>>)
+                                  &&> done) override;
+  absl::StatusOr<std::shared_ptr<const core::ExecutableView>> GetExecutable(
+      SessionId session, ExecutableHandle executable) override;
+  absl::StatusOr<core::ExecuteResult> Execute(SessionId session,
+                                              const core::ExecuteRequest& request) override;
+  void AwaitExecution(
+      SessionId session, StatusHandle status,
+      absl::AnyInvocable<void(absl::StatusOr<core::DeviceTimes>) &&> done) override;
+  absl::Status DestructExecutable(SessionId session, ExecutableHandle executable) override;
+  void GetProgramText(SessionId session, ExecutableHandle executable,
+                      absl::AnyInvocable<void(absl::StatusOr<std::string>) &&> done) override;
+  void GetCostAnalysis(
+      SessionId session, ExecutableHandle executable,
+      absl::AnyInvocable<void(absl::StatusOr<std::map<std::string, double>>) &&> done) override;
+
+  // core::WorkerSink
+  absl::StatusOr<core::WorkerAdmission> OnAttached(
+      const core::WorkerHello& hello, std::shared_ptr<core::WorkerLink> link) override;
+  void OnEvent(WorkerId worker, Incarnation incarnation, absl::string_view event) override;
+  void OnDetached(WorkerId worker, Incarnation incarnation, const std::string& why) override;
+
+  // core::StatusSource
+  core::ClusterStatus GetStatus() override;
+
+ private:
+  // Holds the lock; on destruction flushes frees, releases it, then runs deferred callbacks.
+  class Locked;
+
+  // sessions.cc
+  absl::StatusOr<Session*> FindSession(SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // INVALID_ARGUMENT when unknown; the array's own error when it has one.
+  absl::StatusOr<ArrayRef> FindArray(Session& session, ArrayHandle handle)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // As FindArray; also INVALID_ARGUMENT when deleted or donated.
+  absl::StatusOr<ArrayRef> FindLiveArray(Session& session, ArrayHandle handle)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void BindError(Session& session, const std::vector<ArrayHandle>& handles,
+                 const absl::Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // buffers.cc
+  absl::StatusOr<DeviceListRef> Intern(const std::vector<DeviceId>& devices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  BufferRef NewBuffer(DeviceListRef list, model::DType dtype, std::string memory_kind)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FreeNow(const BufferRef& buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FlushFrees() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool PartLost(const Buffer& buffer, WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // DATA_LOSS naming the first lost slice under the array, or OK.
+  absl::Status CheckLoss(const Array& array) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status LostError(WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // One buffer with all shards of the array on its own device list (aliasing, no copy).
+  absl::StatusOr<BufferRef> Whole(const ArrayRef& array) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  ArrayRef ErrorArray(absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  static void MarkDeleted(const Array& array);
+  static core::GateRef GateOf(const Array& array);
+
+  // copies.cc
+  // An id for bytes that `source` sends to another worker.
+  TransferId NewTransfer(WorkerId source) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<ArrayRef> CopyShards(const ArrayRef& array, const DeviceListRef& to,
+                                      const std::string& memory_kind, bool always)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<ArrayRef> Reshard(const ArrayRef& array, const core::ArraySpec& to,
+                                   bool always) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SendBuild(const BufferRef& buffer,
+                 absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>>& shards)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // programs.cc
+  void StartCompile(const ProgramRef& program) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FinishCompile(const ProgramRef& program, PendingRequest& reply)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::StatusOr<BindingRef> Bind(const ProgramRef& program, const DeviceListRef& list)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void EnsureLoaded(WorkerState& worker, const Binding& binding)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void LoadProgramOn(WorkerState& worker, const Program& program)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Introspect(SessionId session, ExecutableHandle executable, const std::string& what,
+                  absl::AnyInvocable<void(PendingRequest&)> done);
+
+  // execute.cc
+  absl::Status Launch(Session& session, const core::ExecuteRequest& request,
+                      const Executable& executable, const core::ExecuteResult& names)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // requests.cc
+  RequestId NewRequest(absl::AnyInvocable<void(PendingRequest&)> done)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Expects one more reply to `request`, from `worker`; errs at once when it is dead.
+  bool Expect(RequestId request, WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // All commands of the request are out: from now on it may finish.
+  void Seal(RequestId request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Replied(RequestId request, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Defer(absl::AnyInvocable<void() &&> callback) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // membership.cc
+  WorkerState& State(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  wire::NodeMap Nodes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void WorkerLost(WorkerState& worker, const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Fails what is unconfirmed, breaks off collectives and opens the next epoch.
+  void ChangeEpoch(const absl::Status& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Handle(WorkerState& worker, wire::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Heartbeat();
+
+  const ControllerOptions options_;
+  Membership& membership_;
+  Clock& clock_;
+  Timers& timers_;
+  Random& random_;
+
+  mutable absl::Mutex mu_;
+  model::Topology topology_ ABSL_GUARDED_BY(mu_);
+  std::vector<WorkerState> workers_ ABSL_GUARDED_BY(mu_);
+  EpochId epoch_ ABSL_GUARDED_BY(mu_){1};
+  uint64_t epoch_first_seq_ ABSL_GUARDED_BY(mu_) = 1;
+  int64_t version_ ABSL_GUARDED_BY(mu_) = 1;
+  uint64_t next_incarnation_ ABSL_GUARDED_BY(mu_) = 1;
+  uint64_t next_seq_ ABSL_GUARDED_BY(mu_) = 1;
+  uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;  // buffers, programs, bindings, transfers, requests
+  uint64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;
+  bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
+  absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::vector<DeviceId>, DeviceListRef> lists_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<std::string, ProgramRef> programs_ ABSL_GUARDED_BY(mu_);
+  std::map<std::pair<ProgramId, const DeviceList*>, BindingRef> bindings_ ABSL_GUARDED_BY(mu_);
+  absl::flat_hash_map<RequestId, PendingRequest> requests_ ABSL_GUARDED_BY(mu_);
+  // Buffers without references, not yet told to their workers.
+  std::vector<std::pair<BufferId, DeviceListRef>> graveyard_ ABSL_GUARDED_BY(mu_);
+  int64_t live_buffers_ ABSL_GUARDED_BY(mu_) = 0;
+  int64_t live_bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<absl::AnyInvocable<void() &&>> deferred_ ABSL_GUARDED_BY(mu_);
+  Counters counters_ ABSL_GUARDED_BY(mu_);
+  // Cancels the heartbeat when the controller goes first.
+  std::shared_ptr<bool> alive_mark_;
+};
+
+}  // namespace causeway::controller

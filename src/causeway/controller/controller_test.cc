@@ -1,0 +1,413 @@
+// Tests of the controller against scripted workers: order, gates, loss, epochs, memory.
+#include "causeway/controller/controller.h"
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "control.pb.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace causeway::controller {
+namespace {
+
+using ::testing::HasSubstr;
+
+class FakeMembership : public Membership {
+ public:
+  absl::StatusOr<int> NewNode(WorkerId worker) override { return ++next_; }
+  int num_nodes() const override { return 100; }
+  void EpochChanged(EpochId, const absl::Status&) override { ++epochs; }
+  int epochs = 0;
+
+ private:
+  int next_ = 0;
+};
+
+class FakeLink : public core::WorkerLink {
+ public:
+  void Send(std::shared_ptr<const std::string> command) override {
+    control::Command parsed;
+    ASSERT_TRUE(parsed.ParseFromString(*command));
+    raw.push_back(*command);
+    commands.push_back(std::move(parsed));
+  }
+  void SendData(TransferId transfer, absl::StatusOr<absl::Cord> bytes) override {
+    data.emplace(transfer, std::move(bytes));
+  }
+  void Close(absl::string_view reason) override { closed = std::string(reason); }
+  int64_t queued_bytes() const override { return 0; }
+
+  std::vector<control::Command> Of(control::Command::CommandCase kind) const {
+    std::vector<control::Command> out;
+    for (const auto& c : commands) {
+      if (c.command_case() == kind) out.push_back(c);
+    }
+    return out;
+  }
+  std::deque<control::Command> commands;
+  std::vector<std::string> raw;
+  std::map<TransferId, absl::StatusOr<absl::Cord>> data;
+  std::string closed;
+};
+
+class Bytes : public core::HostBytes {
+ public:
+  explicit Bytes(std::string text) : text_(std::move(text)) {}
+  void OnReady(absl::AnyInvocable<void(absl::StatusOr<absl::Cord>) &&> done) override {
+    std::move(done)(absl::Cord(text_));
+  }
+
+ private:
+  std::string text_;
+};
+
+class ControllerTest : public ::testing::Test {
+ protected:
+  ControllerTest() : timers_(clock_) {
+    ControllerOptions options;
+    options.shape.slices = 2;
+    options.shape.devices_per_host = 2;
+    controller_ =
+        std::make_unique<Controller>(options, membership_, clock_, timers_, random_);
+    Attach(0);
+    Attach(1);
+    session_ = controller_->OpenSession("test");
+  }
+
+  void Attach(int w) {
+    links_[w] = std::make_shared<FakeLink>();
+    core::WorkerHello hello;
+    hello.worker = WorkerId(w);
+    hello.pid = 100 + w;
+    hello.host = "here";
+    hello.num_devices = 2;
+    hello.memory_kinds = {"device"};
+    auto admission = controller_->OnAttached(hello, links_[w]);
+    ASSERT_TRUE(admission.ok()) << admission.status();
+    incarnations_[w] = admission->incarnation;
+    control::Event event;
+    event.mutable_epoch_opened()->set_epoch(
+        links_[w]->Of(control::Command::kOpenEpoch).back().open_epoch().epoch());
+    Send(w, event);
+  }
+  void Send(int w, const control::Event& event) {
+    controller_->OnEvent(WorkerId(w), incarnations_[w], event.SerializeAsString());
+  }
+  void Reply(int w, uint64_t request, absl::Status status = absl::OkStatus()) {
+    control::Event event;
+    event.mutable_reply()->set_request(request);
+    event.mutable_reply()->mutable_status()->set_code(static_cast<int>(status.code()));
+    event.mutable_reply()->mutable_status()->set_message(std::string(status.message()));
+    Send(w, event);
+  }
+  void Confirm(int w, uint64_t seq, uint64_t epoch = 1) {
+    control::Event event;
+    event.mutable_launch_done()->set_epoch(epoch);
+    event.mutable_launch_done()->set_seq(seq);
+    Send(w, event);
+  }
+  void Data(int w, uint64_t request, int device, const std::string& bytes) {
+    control::Event event;
+    event.mutable_fetch_data()->set_request(request);
+    event.mutable_fetch_data()->set_device(device);
+    event.mutable_fetch_data()->set_total(bytes.size());
+    event.mutable_fetch_data()->set_bytes(bytes);
+    Send(w, event);
+  }
+
+  static std::vector<DeviceId> Devices(int n) {
+    std::vector<DeviceId> out;
+    for (int i = 0; i < n; ++i) out.push_back(DeviceId(i));
+    return out;
+  }
+  static model::ShardingRef Replicated(int n) {
+    return *model::Sharding::Hlo(Devices(n), "device", model::OpSharding());
+  }
+  void Put(uint64_t handle, int devices, const std::string& bytes) {
+    core::HostShards source;
+    source.shape = {static_cast<int64_t>(bytes.size())};
+    for (int i = 0; i < devices; ++i) source.shard_indices.push_back(i);
+    source.bytes = std::make_shared<Bytes>(bytes);
+    core::ArraySpec spec{model::DType::kU8, source.shape, Replicated(devices), ""};
+    EXPECT_TRUE(controller_->MakeArray(session_, ArrayHandle(handle), spec, {source}).ok());
+  }
+  // A program of one input and one replicated output u8[4] over `devices`; donates its input.
+  std::shared_ptr<const core::ExecutableView> Compile(int devices, bool donate = false,
+                                                      const std::string& text = "program") {
+    core::CompileRequest request;
+    request.program = text;
+    request.devices = Devices(devices);
+    std::shared_ptr<const core::ExecutableView> view;
+    controller_->Compile(session_, request, [&](auto result) {
+      ASSERT_TRUE(result.ok()) << result.status();
+      view = *result;
+    });
+    for (int w = 0; w < 2; ++w) {
+      for (const auto& c : links_[w]->Of(control::Command::kCompile)) {
+        if (view != nullptr) break;
+        control::Event event;
+        event.mutable_reply()->set_request(c.compile().request());
+        control::CompileResult* result = event.mutable_reply()->mutable_compile();
+        result->set_name("f");
+        result->set_serialized("blob");
+        result->add_outputs()->set_dtype(static_cast<int>(model::DType::kU8));
+        result->mutable_outputs(0)->add_dims(4);
+        if (donate) result->add_donated_inputs(0);
+        Send(w, event);
+      }
+    }
+    EXPECT_NE(view, nullptr);
+    return view;
+  }
+  absl::Status Run(const core::ExecutableView& view, uint64_t arg, uint64_t result) {
+    core::ExecuteRequest request;
+    request.executable = view.handle;
+    request.args = {ArrayHandle(arg)};
+    request.results = {ArrayHandle(result)};
+    return controller_->Execute(session_, request).status();
+  }
+  struct Read {
+    bool done = false;
+    absl::StatusOr<absl::Cord> value = absl::UnknownError("pending");
+  };
+  std::shared_ptr<Read> Fetch(uint64_t handle) {
+    auto read = std::make_shared<Read>();
+    controller_->CopyToHost(session_, ArrayHandle(handle), std::nullopt,
+                            [read](absl::StatusOr<absl::Cord> value) {
+                              read->done = true;
+                              read->value = std::move(value);
+                            });
+    return read;
+  }
+  int64_t Gauge(const std::string& name) { return controller_->GetStatus().gauges[name]; }
+
+  FakeClock clock_;
+  FakeTimers timers_;
+  FakeRandom random_{7};
+  FakeMembership membership_;
+  std::unique_ptr<Controller> controller_;
+  std::map<int, std::shared_ptr<FakeLink>> links_;
+  std::map<int, Incarnation> incarnations_;
+  SessionId session_;
+};
+
+TEST_F(ControllerTest, CompletesWhenEveryWorkerIsInTheEpoch) {
+  EXPECT_TRUE(controller_->Complete());
+  EXPECT_EQ(controller_->Describe().devices.size(), 4);
+}
+
+TEST_F(ControllerTest, ALaunchIsEncodedOnceAndNeedsNoAnswer) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  EXPECT_TRUE(Run(*view, 1, 2).ok());
+  EXPECT_TRUE(Run(*view, 2, 3).ok());
+  EXPECT_EQ(links_[0]->raw.back(), links_[1]->raw.back());
+  const auto launches = links_[0]->Of(control::Command::kLaunch);
+  ASSERT_EQ(launches.size(), 2);
+  EXPECT_EQ(launches[0].launch().seq() + 1, launches[1].launch().seq());
+  EXPECT_EQ(launches[0].launch().outputs(0), launches[1].launch().args(0));
+}
+
+TEST_F(ControllerTest, AResultIsHeldBackUntilEveryMemberConfirmed) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  auto read = Fetch(2);
+  const auto fetch = links_[0]->Of(control::Command::kFetch).back().fetch();
+  Data(0, fetch.request(), 0, "wxyz");
+  Reply(0, fetch.request());
+  EXPECT_FALSE(read->done);
+  Confirm(0, 1);
+  EXPECT_FALSE(read->done);
+  Confirm(1, 1);
+  ASSERT_TRUE(read->done);
+  ASSERT_TRUE(read->value.ok());
+  EXPECT_EQ(std::string(*read->value), "wxyz");
+}
+
+TEST_F(ControllerTest, AOneSidedFailureSpoilsLaterLaunchesNeverTheirValues) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  ASSERT_TRUE(Run(*view, 2, 3).ok());
+  auto read = Fetch(3);
+  const auto fetch = links_[0]->Of(control::Command::kFetch).back().fetch();
+  Data(0, fetch.request(), 0, "evil");
+  Reply(0, fetch.request());
+  Confirm(0, 2);
+  control::Event failed;
+  failed.mutable_launch_failed()->set_epoch(1);
+  failed.mutable_launch_failed()->set_seq(1);
+  failed.mutable_launch_failed()->mutable_status()->set_code(8);
+  failed.mutable_launch_failed()->mutable_status()->set_message("out of memory");
+  Send(1, failed);
+  ASSERT_TRUE(read->done);
+  EXPECT_EQ(read->value.status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(read->value.status().message()), HasSubstr("worker 1"));
+  EXPECT_EQ(membership_.epochs, 1);
+  EXPECT_EQ(links_[0]->Of(control::Command::kOpenEpoch).back().open_epoch().epoch(), 2);
+  // The input was not spoiled: the same program runs in the new epoch.
+  EXPECT_TRUE(Run(*view, 1, 4).ok());
+  EXPECT_EQ(links_[0]->Of(control::Command::kLaunch).back().launch().epoch(), 2);
+}
+
+TEST_F(ControllerTest, APeerFailureWaitsForItsCause) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  auto read = Fetch(2);
+  control::Event failed;
+  failed.mutable_launch_failed()->set_epoch(1);
+  failed.mutable_launch_failed()->set_seq(1);
+  failed.mutable_launch_failed()->set_peer_failure(true);
+  failed.mutable_launch_failed()->mutable_status()->set_code(15);
+  failed.mutable_launch_failed()->mutable_status()->set_message("Connection closed by peer");
+  Send(0, failed);
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "its process ended");
+  const auto fetch = links_[0]->Of(control::Command::kFetch).back().fetch();
+  Reply(0, fetch.request(), absl::DataLossError("Connection closed by peer"));
+  ASSERT_TRUE(read->done);
+  EXPECT_EQ(read->value.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(read->value.status().message()), HasSubstr("slice 1 lost"));
+  timers_.Advance(absl::Seconds(1));
+  EXPECT_EQ(membership_.epochs, 1);
+}
+
+TEST_F(ControllerTest, LossNamesTheSliceAndSparesTheRest) {
+  Put(1, 2, "keep");
+  Put(2, 4, "both");
+  auto view = Compile(4);
+  ASSERT_TRUE(Run(*view, 2, 3).ok());
+  Confirm(0, 1);
+  Confirm(1, 1);
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "its process was killed");
+  // On worker 0 alone: still there.
+  auto keep = Fetch(1);
+  const auto fetch = links_[0]->Of(control::Command::kFetch).back().fetch();
+  Data(0, fetch.request(), 0, "keep");
+  Reply(0, fetch.request());
+  ASSERT_TRUE(keep->done && keep->value.ok());
+  // Replicated: read from the replica that is left.
+  auto both = Fetch(3);
+  EXPECT_EQ(links_[0]->Of(control::Command::kFetch).back().fetch().devices(0), 0);
+  // A launch that needs the lost slice says OK and gives results that carry the loss.
+  EXPECT_TRUE(Run(*view, 2, 4).ok());
+  auto lost = Fetch(4);
+  ASSERT_TRUE(lost->done);
+  EXPECT_EQ(lost->value.status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(lost->value.status().message()), HasSubstr("slice 1 lost"));
+  // It comes back: new arrays work, old ones stay lost.
+  Attach(1);
+  Put(5, 4, "anew");
+  EXPECT_TRUE(Run(*view, 5, 6).ok());
+  EXPECT_EQ(links_[1]->Of(control::Command::kLaunch).size(), 1);
+  EXPECT_TRUE(Run(*view, 2, 7).ok());
+  EXPECT_EQ(links_[1]->Of(control::Command::kLaunch).size(), 1);
+}
+
+TEST_F(ControllerTest, ProgramsCompileOnceAndLoadOncePerWorker) {
+  auto a = Compile(4);
+  auto b = Compile(4);
+  EXPECT_NE(a->handle, b->handle);
+  EXPECT_EQ(links_[0]->Of(control::Command::kCompile).size() +
+                links_[1]->Of(control::Command::kCompile).size(),
+            1);
+  EXPECT_EQ(links_[0]->Of(control::Command::kLoadProgram).size(), 1);
+  EXPECT_EQ(links_[1]->Of(control::Command::kBind).size(), 1);
+}
+
+TEST_F(ControllerTest, DonationDeletesEveryAliasOfTheInput) {
+  auto view = Compile(2, /*donate=*/true);
+  Put(1, 2, "abcd");
+  ASSERT_TRUE(controller_
+                  ->FullyReplicatedShard(session_, ArrayHandle(1), ArrayHandle(9),
+                                         core::CopySemantics::kReuseInput)
+                  .ok());
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  EXPECT_TRUE(*controller_->IsDeleted(session_, ArrayHandle(1)));
+  EXPECT_TRUE(*controller_->IsDeleted(session_, ArrayHandle(9)));
+  EXPECT_EQ(Run(*view, 1, 3).code(), absl::StatusCode::kInvalidArgument);
+  // The mistake is bound to the result as well.
+  auto read = Fetch(3);
+  ASSERT_TRUE(read->done);
+  EXPECT_EQ(read->value.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ControllerTest, AClosedSessionFreesWhatItHeld) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  for (uint64_t h = 1; h < 50; ++h) ASSERT_TRUE(Run(*view, h, h + 1).ok());
+  EXPECT_EQ(Gauge("buffers"), 50);
+  controller_->CloseSession(session_);
+  EXPECT_EQ(Gauge("buffers"), 0);
+  EXPECT_EQ(Gauge("buffer_bytes"), 0);
+  const auto frees = links_[1]->Of(control::Command::kFree);
+  ASSERT_EQ(frees.size(), 1);
+  EXPECT_EQ(frees[0].free().buffers_size(), 50);
+}
+
+TEST_F(ControllerTest, ReadinessOfGangResultsAsksNoWorker) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  absl::Status status = absl::UnknownError("pending");
+  controller_->AwaitReady(session_, {ArrayHandle(2)}, [&](absl::Status s) { status = s; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnknown);
+  Confirm(0, 1);
+  Confirm(1, 1);
+  EXPECT_TRUE(status.ok());
+  EXPECT_TRUE(links_[0]->Of(control::Command::kAwaitReady).empty());
+}
+
+TEST_F(ControllerTest, AWorkerThatStopsAnsweringIsLost) {
+  for (int i = 0; i < 3; ++i) timers_.Advance(absl::Seconds(2));
+  for (uint64_t i = 1; i <= 3; ++i) {
+    control::Event pong;
+    pong.mutable_pong()->set_number(i);
+    Send(0, pong);
+  }
+  timers_.Advance(absl::Seconds(2));
+  const core::ClusterStatus status = controller_->GetStatus();
+  EXPECT_TRUE(status.workers[0].alive);
+  EXPECT_FALSE(status.workers[1].alive);
+  EXPECT_THAT(status.workers[1].why, HasSubstr("heartbeats"));
+  EXPECT_FALSE(links_[1]->closed.empty());
+}
+
+TEST_F(ControllerTest, ReshardMovesOnlyWhatMustMove) {
+  // u8[4] split over all four devices -> split over the two devices of worker 0.
+  model::OpSharding split;
+  split.type = model::OpSharding::Type::kOther;
+  split.tile_dims = {4};
+  auto four = *model::Sharding::Hlo(Devices(4), "device", split);
+  split.tile_dims = {2};
+  auto two = *model::Sharding::Hlo(Devices(2), "device", split);
+  core::HostShards source;
+  source.shape = {4};
+  source.holds_whole_array = true;
+  source.bytes = std::make_shared<Bytes>("abcd");
+  ASSERT_TRUE(controller_
+                  ->MakeArray(session_, ArrayHandle(1), {model::DType::kU8, {4}, four, ""},
+                              {source})
+                  .ok());
+  ASSERT_TRUE(controller_
+                  ->ReshardArrays(session_, {ArrayHandle(1)}, {{model::DType::kU8, {4}, two, ""}},
+                                  core::CopySemantics::kReuseInput, {ArrayHandle(2)})
+                  .ok());
+  EXPECT_TRUE(links_[0]->Of(control::Command::kSend).empty());
+  EXPECT_EQ(links_[1]->Of(control::Command::kSend).size(), 2);
+  const auto build = links_[0]->Of(control::Command::kBuild).back().build();
+  ASSERT_EQ(build.shards_size(), 2);
+  EXPECT_EQ(build.shards(0).pieces().pieces_size(), 2);
+  EXPECT_EQ(build.shards(0).pieces().pieces(0).local().buffer(),
+            links_[0]->Of(control::Command::kBuild).front().build().buffer());
+  EXPECT_NE(build.shards(1).pieces().pieces(0).transfer(), 0);
+}
+
+}  // namespace
+}  // namespace causeway::controller

@@ -1,0 +1,208 @@
+// Execute: names the outputs, decides the order, tells every member once.
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/container/inlined_vector.h"
+#include "absl/strings/str_cat.h"
+#include "causeway/base/check.h"
+#include "causeway/base/status_macros.h"
+#include "causeway/controller/controller.h"
+#include "causeway/controller/locked.h"
+
+namespace causeway::controller {
+
+absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
+                                                        const core::ExecuteRequest& request) {
+  Locked lock(this);
+  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  core::ExecuteResult names;
+  names.results = request.results;
+  names.status = request.status;
+  auto bind_error = [&](const absl::Status& error) {
+    mu_.AssertHeld();
+    BindError(*session, names.results, error);
+    if (names.status.value() != 0) {
+      auto execution = std::make_shared<Execution>();
+      execution->status = error;
+      session->executions[names.status] = std::move(execution);
+    }
+  };
+  auto it = session->executables.find(request.executable);
+  if (it == session->executables.end()) {
+    const absl::Status error = absl::InvalidArgumentError(absl::StrCat(
+        "there is no executable with handle ", request.executable.value(), " in this session"));
+    bind_error(error);
+    return error;
+  }
+  const Executable& executable = it->second;
+  const size_t num_outputs = executable.binding->outputs.size();
+  const bool client_names = !names.results.empty();
+  if (names.results.empty()) {
+    for (size_t i = 0; i < num_outputs; ++i) {
+      names.results.push_back(ArrayHandle(session->next_handle++));
+    }
+  }
+  if (request.want_status && names.status.value() == 0) {
+    names.status = StatusHandle(session->next_handle++);
+  }
+  if (!request.want_status) names.status = StatusHandle(0);
+  absl::Status status;
+  if (names.results.size() != num_outputs) {
+    status = absl::InvalidArgumentError(absl::StrCat(names.results.size(), " result handles for ",
+                                                     num_outputs, " outputs"));
+  } else {
+    status = Launch(*session, request, executable, names);
+  }
+  if (status.ok()) return names;
+  bind_error(status);
+  // What went wrong earlier or elsewhere shows when a result is read, as it does on local devices;
+  // a mistake in this very call is told at once when the client waits for the reply.
+  if (status.code() == absl::StatusCode::kInvalidArgument || client_names) {
+    if (status.code() == absl::StatusCode::kDataLoss) return names;
+    return status;
+  }
+  return names;
+}
+
+absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& request,
+                                const Executable& executable, const core::ExecuteResult& names) {
+  const Binding& binding = *executable.binding;
+  const core::ProgramInfo& info = *binding.program->info;
+  absl::InlinedVector<BufferRef, 16> args;
+  std::vector<core::GateRef> gates;
+  for (size_t i = 0; i < request.args.size(); ++i) {
+    ASSIGN_OR_RETURN(ArrayRef array, FindLiveArray(session, request.args[i]));
+    if (!SameDevices(array->list, binding.list)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("argument ", i, " of ", info.name, " lies on other devices (",
+                       array->list->devices.size(), " of them) than the program runs on (",
+                       binding.list->devices.size(), "); jax.device_put it there first"));
+    }
+    RETURN_IF_ERROR(CheckLoss(*array));
+    ASSIGN_OR_RETURN(BufferRef whole, Whole(array));
+    if (whole->gate != nullptr && whole->gate->failed()) return whole->gate->error();
+    if (whole->gate != nullptr && !whole->gate->open() &&
+        std::find(gates.begin(), gates.end(), whole->gate) == gates.end()) {
+      gates.push_back(whole->gate);
+    }
+    args.push_back(std::move(whole));
+  }
+  for (const DeviceList::Member& member : binding.list->members) {
+    if (!State(member.worker).alive) return LostError(member.worker);
+  }
+
+  // Donated inputs that must survive are copied first by the members.
+  absl::InlinedVector<int, 4> protect;
+  for (int i : info.donated_inputs) {
+    if (i < 0 || static_cast<size_t>(i) >= args.size()) continue;
+    const bool keep = std::find(request.non_donatable.begin(), request.non_donatable.end(), i) !=
+                      request.non_donatable.end();
+    if (keep) {
+      protect.push_back(i);
+    } else {
+      for (const auto& mark : args[i]->deleted_marks) *mark = true;
+    }
+  }
+
+  core::GateRef gate;
+  LaunchSeq seq;
+  if (binding.several_workers()) {
+    gate = core::Gate::Create(static_cast<int>(binding.list->members.size()));
+    for (const core::GateRef& input : gates) gate->After(input);
+    seq = LaunchSeq(next_seq_++);
+    ++counters_.gang_launches;
+  } else {
+    gate = core::Gate::Join(gates);
+  }
+  ++counters_.launches;
+
+  absl::InlinedVector<BufferId, 16> arg_ids, output_ids;
+  for (const BufferRef& arg : args) arg_ids.push_back(arg->id);
+  for (size_t i = 0; i < binding.outputs.size(); ++i) {
+    auto array = std::make_shared<Array>();
+    array->spec = binding.outputs[i];
+    array->list = binding.list;
+    array->whole =
+        NewBuffer(binding.list, array->spec.dtype, array->spec.sharding->memory_kind());
+    array->whole->gate = gate;
+    array->whole->ready_with_gate = binding.several_workers();
+    array->whole->bytes = binding.output_bytes[i];
+    live_bytes_ += array->whole->bytes;
+    output_ids.push_back(array->whole->id);
+    session.arrays[names.results[i]] = std::move(array);
+  }
+
+  RequestId report;
+  if (names.status.value() != 0) {
+    auto execution = std::make_shared<Execution>();
+    execution->gate = gate;
+    execution->replies_due = 1;
+    session.executions[names.status] = execution;
+    report = NewRequest([this, execution](PendingRequest& reply) {
+      mu_.AssertHeld();
+      auto finish = [this, execution, status = reply.status](const absl::Status& cause) {
+        mu_.AssertHeld();
+        execution->status = !cause.ok() ? cause : status;
+        execution->replies_due = 0;
+        if (execution->done == nullptr) return;
+        Defer([done = std::move(execution->done), result = execution->status]() mutable {
+          if (result.ok()) {
+            std::move(done)(core::DeviceTimes());
+          } else {
+            std::move(done)(result);
+          }
+        });
+      };
+      if (execution->gate == nullptr) {
+        finish(absl::OkStatus());
+      } else {
+        execution->gate->OnSettled(std::move(finish));
+      }
+    });
+  }
+
+  const wire::Encoded command =
+      wire::EncodeLaunch({binding.id, epoch_, seq, report, arg_ids, output_ids, protect});
+  for (const DeviceList::Member& member : binding.list->members) {
+    WorkerState& worker = State(member.worker);
+    EnsureLoaded(worker, binding);
+    if (seq.value() != 0) worker.unconfirmed.emplace_back(seq, gate);
+    if (report.value() != 0) Expect(report, worker.id);
+    worker.link->Send(command);
+  }
+  if (report.value() != 0) Seal(report);
+  return absl::OkStatus();
+}
+
+void Controller::AwaitExecution(
+    SessionId id, StatusHandle handle,
+    absl::AnyInvocable<void(absl::StatusOr<core::DeviceTimes>) &&> done) {
+  Locked lock(this);
+  absl::StatusOr<Session*> session = FindSession(id);
+  absl::Status status = session.status();
+  if (status.ok()) {
+    auto it = (*session)->executions.find(handle);
+    if (it == (*session)->executions.end()) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("there is no execution with status handle ", handle.value()));
+    } else {
+      std::shared_ptr<Execution> execution = std::move(it->second);
+      (*session)->executions.erase(it);
+      if (execution->replies_due > 0) {
+        execution->done = std::move(done);
+        return;
+      }
+      status = execution->status;
+    }
+  }
+  Defer([done = std::move(done), status]() mutable {
+    if (status.ok()) {
+      std::move(done)(core::DeviceTimes());
+    } else {
+      std::move(done)(status);
+    }
+  });
+}
+
+}  // namespace causeway::controller

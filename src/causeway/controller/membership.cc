@@ -1,0 +1,335 @@
+// Workers that come and go: incarnations, epochs, heartbeats.
+//
+//   (1) attach      a worker fills its free place under a fresh node id and joins the epoch
+//   (2) lost        stream reset, or too many heartbeats missed: everything waiting on it fails
+//   (3) abort       collectives of the epoch are broken off in the survivors, its unconfirmed
+//                   launches fail with the cause
+//   (4) open        the survivors enter the next epoch under fresh node ids, buffers and all
+#include <algorithm>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "causeway/base/check.h"
+#include "causeway/base/log.h"
+#include "causeway/base/status_macros.h"
+#include "causeway/controller/controller.h"
+#include "causeway/controller/locked.h"
+
+namespace causeway::controller {
+namespace {
+
+std::string ClockTime(absl::Time t) {
+  return absl::FormatTime("%H:%M:%E3S", t, absl::LocalTimeZone());
+}
+
+}  // namespace
+
+Controller::Controller(ControllerOptions options, Membership& membership, Clock& clock,
+                       Timers& timers, Random& random)
+    : options_(std::move(options)),
+      membership_(membership),
+      clock_(clock),
+      timers_(timers),
+      random_(random),
+      topology_(options_.shape),
+      alive_mark_(std::make_shared<bool>(true)) {
+  workers_.resize(topology_.num_workers());
+  for (size_t w = 0; w < workers_.size(); ++w) {
+    workers_[w].id = WorkerId(static_cast<int32_t>(w));
+    workers_[w].changed = clock_.WallNow();
+  }
+  epoch_first_seq_ = next_seq_;
+  timers_.Schedule(options_.heartbeat, [this, mark = std::weak_ptr<bool>(alive_mark_)] {
+    if (!mark.expired()) Heartbeat();
+  });
+}
+
+Controller::~Controller() {
+  Shutdown("the head ends");
+  Locked lock(this);
+  alive_mark_.reset();
+  // The tables' references go under the lock; nobody is left to tell.
+  sessions_.clear();
+  requests_.clear();
+  for (WorkerState& worker : workers_) worker.unconfirmed.clear();
+  graveyard_.clear();
+  deferred_.clear();
+}
+
+void Controller::Shutdown(const std::string& reason) {
+  Locked lock(this);
+  if (shut_down_) return;
+  shut_down_ = true;
+  for (WorkerState& worker : workers_) {
+    if (worker.alive) worker.link->Send(wire::EncodeShutdown(reason));
+  }
+}
+
+WorkerState& Controller::State(WorkerId worker) {
+  CHECK(worker.value() >= 0 && worker.value() < static_cast<int32_t>(workers_.size()));
+  return workers_[worker.value()];
+}
+
+wire::NodeMap Controller::Nodes() const {
+  wire::NodeMap map;
+  for (const WorkerState& worker : workers_) {
+    map.nodes.push_back(worker.alive ? worker.node : 0);
+    map.data_addresses.push_back(worker.alive ? worker.hello.data_address : "");
+  }
+  return map;
+}
+
+bool Controller::Complete() const {
+  absl::MutexLock lock(&mu_);
+  return std::all_of(workers_.begin(), workers_.end(),
+                     [](const WorkerState& w) { return w.alive && w.epoch_open; });
+}
+
+bool Controller::AwaitComplete(absl::Duration timeout) {
+  absl::MutexLock lock(&mu_);
+  auto complete = [this] {
+    mu_.AssertHeld();
+    return std::all_of(workers_.begin(), workers_.end(),
+                       [](const WorkerState& w) { return w.alive && w.epoch_open; });
+  };
+  return mu_.AwaitWithTimeout(absl::Condition(&complete), timeout);
+}
+
+absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
+    const core::WorkerHello& hello, std::shared_ptr<core::WorkerLink> link) {
+  Locked lock(this);
+  if (shut_down_) return absl::FailedPreconditionError("this head is shutting down");
+  if (hello.worker.value() < 0 ||
+      hello.worker.value() >= static_cast<int32_t>(workers_.size())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this cluster has workers 0 to ", workers_.size() - 1, ", not ",
+                     hello.worker.value(), "; start the worker with another --worker"));
+  }
+  if (hello.num_devices != options_.shape.devices_per_host) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this cluster has ", options_.shape.devices_per_host,
+                     " devices a host, this worker ", hello.num_devices,
+                     "; start it with --devices ", options_.shape.devices_per_host));
+  }
+  WorkerState& worker = State(hello.worker);
+  if (worker.alive) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the place of worker ", hello.worker.value(), " is taken by pid ",
+                     worker.hello.pid, " on ", worker.hello.host, "; end that process first"));
+  }
+  ASSIGN_OR_RETURN(int node, membership_.NewNode(hello.worker));
+  ++version_;
+  worker.alive = true;
+  worker.incarnation = Incarnation(next_incarnation_++);
+  worker.link = std::move(link);
+  worker.hello = hello;
+  worker.node = node;
+  worker.joined_version = version_;
+  worker.epoch_open = false;
+  worker.changed = clock_.WallNow();
+  worker.pings_sent = worker.pongs_seen = 0;
+  if (!hello.device_kind.empty()) topology_.SetDeviceKind(hello.worker, hello.device_kind);
+  LOG(INFO) << "worker " << hello.worker << " joined as incarnation " << worker.incarnation
+            << ", node " << node << " (pid " << hello.pid << " on " << hello.host << ", "
+            << hello.runtime_version << ")";
+  core::WorkerAdmission admission;
+  admission.incarnation = worker.incarnation;
+  admission.token = random_.Token();
+
+  wire::Welcome welcome;
+  welcome.worker = worker.id;
+  welcome.incarnation = worker.incarnation;
+  welcome.devices_per_host = options_.shape.devices_per_host;
+  welcome.num_workers = topology_.num_workers();
+  welcome.coordinator = options_.coordinator;
+  welcome.num_nodes = membership_.num_nodes();
+  welcome.platform = options_.shape.platform;
+  welcome.max_inflight_launches = options_.max_inflight_launches;
+  welcome.heartbeat_ms = absl::ToInt64Milliseconds(options_.heartbeat);
+  welcome.token = admission.token;
+  worker.link->Send(wire::EncodeWelcome(welcome));
+  worker.link->Send(wire::EncodeOpenEpoch(epoch_, node, Nodes(),
+                                          absl::ToInt64Milliseconds(options_.drain_max)));
+  const wire::Encoded nodes = wire::EncodeSetNodes(epoch_, Nodes());
+  for (WorkerState& other : workers_) {
+    if (other.alive && other.id != worker.id) other.link->Send(nodes);
+  }
+  return admission;
+}
+
+void Controller::OnDetached(WorkerId id, Incarnation incarnation, const std::string& why) {
+  Locked lock(this);
+  WorkerState& worker = State(id);
+  if (!worker.alive || worker.incarnation != incarnation) return;
+  WorkerLost(worker, shut_down_ ? "the head ends" : why);
+}
+
+void Controller::WorkerLost(WorkerState& worker, const std::string& why) {
+  worker.alive = false;
+  worker.epoch_open = false;
+  worker.changed = clock_.WallNow();
+  worker.lost_why = absl::StrCat(why, " at ", ClockTime(worker.changed));
+  ++version_;
+  ++counters_.workers_lost;
+  worker.link.reset();
+  worker.programs.clear();
+  worker.bindings.clear();
+  worker.stats.clear();
+  const absl::Status error = LostError(worker.id);
+  LOG(WARNING) << error.message();
+  auto requests = std::move(worker.requests);
+  worker.requests.clear();
+  if (!shut_down_) ChangeEpoch(error);
+  for (const auto& [request, replies] : requests) {
+    for (int i = 0; i < replies; ++i) Replied(request, error);
+  }
+  // Bytes that were on their way from it will not come.
+  const wire::Encoded fail = wire::EncodeFailTransfers(worker.id, error);
+  for (WorkerState& other : workers_) {
+    if (other.alive) other.link->Send(fail);
+  }
+}
+
+void Controller::ChangeEpoch(const absl::Status& cause) {
+  std::vector<core::GateRef> gates;
+  for (WorkerState& worker : workers_) {
+    for (auto& [seq, gate] : worker.unconfirmed) gates.push_back(std::move(gate));
+    worker.unconfirmed.clear();
+  }
+  for (const core::GateRef& gate : gates) gate->Fail(cause);
+  const EpochId old = epoch_;
+  ++counters_.epoch_changes;
+  // An epoch without launches has no collectives to poison: newcomers just join it.
+  if (epoch_first_seq_ == next_seq_) {
+    const wire::Encoded nodes = wire::EncodeSetNodes(epoch_, Nodes());
+    for (WorkerState& worker : workers_) {
+      if (worker.alive) worker.link->Send(nodes);
+    }
+    return;
+  }
+  epoch_ = EpochId(old.value() + 1);
+  epoch_first_seq_ = next_seq_;
+  LOG(INFO) << "epoch " << epoch_ << " begins: " << cause.message();
+  const wire::Encoded abort = wire::EncodeAbortEpoch(old, cause);
+  for (WorkerState& worker : workers_) {
+    if (worker.alive) worker.link->Send(abort);
+  }
+  membership_.EpochChanged(epoch_, cause);
+  for (WorkerState& worker : workers_) {
+    if (!worker.alive) continue;
+    absl::StatusOr<int> node = membership_.NewNode(worker.id);
+    if (!node.ok()) {
+      LOG(ERROR) << "worker " << worker.id << " cannot enter the epoch: " << node.status();
+      worker.link->Close(node.status().message());
+      worker.node = 0;
+      continue;
+    }
+    worker.node = *node;
+    worker.epoch_open = false;
+  }
+  const wire::NodeMap nodes = Nodes();
+  for (WorkerState& worker : workers_) {
+    if (worker.alive && worker.node != 0) {
+      worker.link->Send(wire::EncodeOpenEpoch(epoch_, worker.node, nodes,
+                                              absl::ToInt64Milliseconds(options_.drain_max)));
+    }
+  }
+}
+
+void Controller::OnEvent(WorkerId id, Incarnation incarnation, absl::string_view bytes) {
+  absl::StatusOr<wire::Event> event = wire::DecodeEvent(bytes);
+  Locked lock(this);
+  WorkerState& worker = State(id);
+  if (!worker.alive || worker.incarnation != incarnation) return;
+  if (!event.ok()) {
+    LOG(ERROR) << "worker " << id << ": " << event.status().message();
+    worker.link->Close(event.status().message());
+    return;
+  }
+  Handle(worker, *std::move(event));
+}
+
+void Controller::Handle(WorkerState& worker, wire::Event event) {
+  if (auto* reply = std::get_if<wire::ReplyEvent>(&event)) {
+    auto due = worker.requests.find(reply->request);
+    if (due == worker.requests.end()) return;
+    if (--due->second == 0) worker.requests.erase(due);
+    auto it = requests_.find(reply->request);
+    if (it == requests_.end()) return;
+    if (reply->compile.has_value()) it->second.compile = std::move(reply->compile);
+    if (!reply->text.empty()) it->second.text = std::move(reply->text);
+    if (!reply->numbers.empty()) it->second.numbers = std::move(reply->numbers);
+    Replied(reply->request, reply->status);
+  } else if (auto* data = std::get_if<wire::FetchDataEvent>(&event)) {
+    auto it = requests_.find(data->request);
+    if (it != requests_.end()) it->second.data[data->device].Append(std::move(data->bytes));
+  } else if (auto* launched = std::get_if<wire::LaunchDoneEvent>(&event)) {
+    if (launched->epoch != epoch_) return;
+    while (!worker.unconfirmed.empty() && worker.unconfirmed.front().first <= launched->seq) {
+      const core::GateRef gate = std::move(worker.unconfirmed.front().second);
+      worker.unconfirmed.pop_front();
+      gate->Release();
+    }
+  } else if (auto* failed = std::get_if<wire::LaunchFailedEvent>(&event)) {
+    if (failed->epoch != epoch_) return;
+    const absl::Status cause(
+        failed->status.code(),
+        absl::StrCat("a launch over several workers failed on worker ", worker.id.value(), ": ",
+                     failed->status.message()));
+    if (!failed->peer_failure) {
+      ChangeEpoch(cause);
+      return;
+    }
+    // Somebody else is the cause; give its own report a moment to arrive.
+    const EpochId epoch = epoch_;
+    timers_.Schedule(options_.peer_failure_grace,
+                     [this, mark = std::weak_ptr<bool>(alive_mark_), epoch,
+                      message = std::string(cause.message())] {
+                       if (mark.expired()) return;
+                       Locked lock(this);
+                       if (epoch_ == epoch) ChangeEpoch(absl::DataLossError(message));
+                     });
+  } else if (auto* opened = std::get_if<wire::EpochOpenedEvent>(&event)) {
+    if (!opened->status.ok()) {
+      LOG(ERROR) << "worker " << worker.id << " cannot open epoch " << opened->epoch << ": "
+                 << opened->status.message();
+      worker.link->Close(opened->status.message());
+      return;
+    }
+    if (opened->epoch != epoch_) return;
+    worker.epoch_open = true;
+    LOG(INFO) << "worker " << worker.id << " is in epoch " << epoch_ << " (drained in "
+              << opened->drain_us << " us, client in " << opened->client_us << " us, adopted "
+              << opened->adopted_buffers << " buffers in " << opened->adopt_us << " us)";
+  } else if (auto* pong = std::get_if<wire::PongEvent>(&event)) {
+    worker.pongs_seen = std::max(worker.pongs_seen, pong->number);
+    worker.last_heard = clock_.WallNow();
+    worker.stats = std::move(pong->stats);
+  }
+}
+
+void Controller::Heartbeat() {
+  {
+    Locked lock(this);
+    if (shut_down_) return;
+    for (WorkerState& worker : workers_) {
+      if (!worker.alive) continue;
+      if (worker.pings_sent >= worker.pongs_seen + options_.missed_beats_max) {
+        const std::string why = absl::StrCat(
+            "it answered none of ", options_.missed_beats_max, " heartbeats within ",
+            absl::FormatDuration(options_.heartbeat * options_.missed_beats_max));
+        worker.link->Close(why);
+        WorkerLost(worker, why);
+        continue;
+      }
+      worker.link->Send(wire::EncodePing(++worker.pings_sent));
+    }
+  }
+  timers_.Schedule(options_.heartbeat, [this, mark = std::weak_ptr<bool>(alive_mark_)] {
+    if (!mark.expired()) Heartbeat();
+  });
+}
+
+}  // namespace causeway::controller

@@ -1,0 +1,192 @@
+// What the controller keeps: device lists, buffers, arrays, programs, sessions, workers.
+//
+// All of it is guarded by the controller's lock.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "absl/time/time.h"
+#include "causeway/base/strong_id.h"
+#include "causeway/core/gate.h"
+#include "causeway/core/runtime.h"
+#include "causeway/core/worker_link.h"
+#include "causeway/model/dtype.h"
+#include "causeway/model/sharding.h"
+#include "causeway/wire/control_codec.h"
+
+namespace causeway::controller {
+
+// An ordered list of devices and who owns them. Interned: equal lists are mostly one object.
+struct DeviceList {
+  struct Member {
+    WorkerId worker;
+    std::vector<DeviceId> devices;  // in list order
+  };
+  std::vector<DeviceId> devices;
+  std::vector<Member> members;  // in order of first appearance
+};
+using DeviceListRef = std::shared_ptr<const DeviceList>;
+
+inline bool SameDevices(const DeviceListRef& a, const DeviceListRef& b) {
+  return a == b || a->devices == b->devices;
+}
+
+// One logical buffer: a part on every member of `list`, stored there under `id`. Dropping the last
+// reference tells the members to free it.
+struct Buffer {
+  BufferId id;
+  DeviceListRef list;
+  model::DType dtype = model::DType::kInvalid;
+  std::string memory_kind;
+  int64_t bytes = 0;
+  // Membership version at creation; parts on workers that joined later are lost.
+  int64_t birth = 0;
+  // May its value be shown? nullptr = yes.
+  core::GateRef gate;
+  // The gate's opening also says that the value is computed (outputs of multi-worker launches).
+  bool ready_with_gate = false;
+  // Set to true by deletion or donation; shared by all buffers that alias the same memory.
+  std::vector<std::shared_ptr<bool>> deleted_marks;
+  // The members were told to free it already.
+  bool freed = false;
+
+  bool deleted() const {
+    for (const auto& mark : deleted_marks) {
+      if (*mark) return true;
+    }
+    return false;
+  }
+};
+using BufferRef = std::shared_ptr<Buffer>;
+
+struct ShardRef {
+  BufferRef buffer;
+  DeviceId device;
+};
+
+// A client's array: all shards of one buffer, or shards picked from several.
+struct Array {
+  core::ArraySpec spec;
+  DeviceListRef list;
+  BufferRef whole;              // else:
+  std::vector<ShardRef> parts;  // one a shard
+  absl::Status error;           // not OK: the array has no value, this is why
+
+  int num_shards() const { return list == nullptr ? 0 : static_cast<int>(list->devices.size()); }
+  ShardRef shard(int i) const {
+    return whole != nullptr ? ShardRef{whole, list->devices[i]} : parts[i];
+  }
+};
+using ArrayRef = std::shared_ptr<Array>;
+
+struct Program {
+  ProgramId id;
+  core::CompileRequest request;  // without devices
+  int num_devices = 0;
+  bool compiled = false;
+  std::shared_ptr<const core::ProgramInfo> info;
+  std::string serialized;
+  int attempts = 0;
+  std::vector<absl::AnyInvocable<void(absl::Status)>> waiters;  // under the lock
+};
+using ProgramRef = std::shared_ptr<Program>;
+
+struct Binding {
+  BindingId id;
+  ProgramRef program;
+  DeviceListRef list;
+  std::vector<core::ArraySpec> outputs;
+  std::vector<model::Shape> output_shard_shapes;
+  std::vector<int64_t> output_bytes;
+  bool several_workers() const { return list->members.size() > 1; }
+};
+using BindingRef = std::shared_ptr<Binding>;
+
+struct Executable {
+  std::shared_ptr<const core::ExecutableView> view;
+  BindingRef binding;
+};
+
+// The status of one execution, for clients that ask for it.
+struct Execution {
+  int replies_due = 0;
+  absl::Status status;
+  core::GateRef gate;
+  bool asked = false;
+  absl::AnyInvocable<void(absl::StatusOr<core::DeviceTimes>) &&> done;
+};
+
+struct Session {
+  SessionId id;
+  std::string peer;
+  absl::Time opened;
+  uint64_t next_handle = uint64_t{1} << 48;
+  absl::flat_hash_map<ArrayHandle, ArrayRef> arrays;
+  absl::flat_hash_map<ExecutableHandle, Executable> executables;
+  absl::flat_hash_map<StatusHandle, std::shared_ptr<Execution>> executions;
+};
+
+// A question to one or more workers.
+struct PendingRequest {
+  int replies_due = 0;
+  absl::Status status;  // the first error
+  absl::flat_hash_map<DeviceId, absl::Cord> data;
+  std::optional<wire::CompileResult> compile;
+  std::string text;
+  std::map<std::string, double> numbers;
+  absl::AnyInvocable<void(PendingRequest&)> done;  // under the lock
+};
+
+// What the controller counts; all monotonic.
+struct Counters {
+  int64_t launches = 0;            // of any kind
+  int64_t gang_launches = 0;       // on several workers
+  int64_t compiles = 0;
+  int64_t compile_hits = 0;        // answered from the cache
+  int64_t program_loads = 0;
+  int64_t ready_questions = 0;     // to workers
+  int64_t fetches = 0;
+  int64_t epoch_changes = 0;
+  int64_t workers_lost = 0;
+  int64_t transfers = 0;           // worker to worker
+  int64_t upload_bytes = 0;
+  int64_t download_bytes = 0;
+  int64_t buffers_freed = 0;
+};
+
+// One place in the cluster and the process that fills it.
+struct WorkerState {
+  WorkerId id;
+  bool alive = false;
+  Incarnation incarnation;
+  std::shared_ptr<core::WorkerLink> link;
+  core::WorkerHello hello;
+  int node = 0;
+  bool epoch_open = false;  // its XLA client of the current epoch is up
+  int64_t joined_version = 0;  // buffers born earlier have no part here
+  std::string lost_why = "it has not joined yet";
+  absl::Time changed;
+  absl::flat_hash_set<ProgramId> programs;
+  absl::flat_hash_set<BindingId> bindings;
+  absl::flat_hash_map<RequestId, int> requests;  // replies due from it
+  // Multi-worker launches it has not confirmed, in order.
+  std::deque<std::pair<LaunchSeq, core::GateRef>> unconfirmed;
+  uint64_t pings_sent = 0;
+  uint64_t pongs_seen = 0;
+  absl::Time last_heard;
+  std::map<std::string, int64_t> stats;
+};
+
+}  // namespace causeway::controller

@@ -1,0 +1,287 @@
+// Programs: compile once anywhere, bind to any devices, load lazily.
+#include <memory>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "causeway/base/log.h"
+#include "causeway/base/status_macros.h"
+#include "causeway/controller/controller.h"
+#include "causeway/controller/locked.h"
+#include "causeway/wire/ifrt_sharding.h"
+
+namespace causeway::controller {
+namespace {
+
+// How often a compile moves to another worker when the one that had it dies.
+constexpr int kMaxCompileAttempts = 4;
+
+std::string CacheKey(const core::CompileRequest& request) {
+  return absl::StrCat(static_cast<int>(request.kind), ":", request.devices.size(), ":",
+                      request.name, ":", request.options.size(), ":", request.options,
+                      request.program);
+}
+
+}  // namespace
+
+void Controller::Compile(
+    SessionId id, core::CompileRequest request,
+    absl::AnyInvocable<void(absl::StatusOr<std::shared_ptr<const core::ExecutableView>>) &&>
+        done) {
+  Locked lock(this);
+  auto shared_done = std::make_shared<decltype(done)>(std::move(done));
+  auto fail = [&](const absl::Status& status) {
+    mu_.AssertHeld();
+    Defer([shared_done, status]() mutable { std::move(*shared_done)(status); });
+  };
+  absl::StatusOr<DeviceListRef> list = Intern(request.devices);
+  if (!list.ok()) return fail(list.status());
+  if (request.kind != core::ProgramKind::kXla) {
+    return fail(absl::UnimplementedError(
+        request.kind == core::ProgramKind::kPlugin
+            ? "plugin programs are not supported by this cluster"
+            : "PjRtCompiler requires an HloProgram: colocated Python runs in the client process"));
+  }
+  const std::string key = CacheKey(request);
+  ProgramRef& slot = programs_[key];
+  const bool fresh = slot == nullptr;
+  if (fresh) {
+    slot = std::make_shared<Program>();
+    slot->id = ProgramId(next_id_++);
+    slot->num_devices = static_cast<int>(request.devices.size());
+    slot->request = std::move(request);
+    slot->request.devices.clear();
+  } else {
+    ++counters_.compile_hits;
+  }
+  const ProgramRef program = slot;
+  auto finish = [this, id, program, list = *list, shared_done](absl::Status status) {
+    mu_.AssertHeld();
+    auto make = [&]() -> absl::StatusOr<std::shared_ptr<const core::ExecutableView>> {
+      mu_.AssertHeld();
+      RETURN_IF_ERROR(status);
+      ASSIGN_OR_RETURN(Session * session, FindSession(id));
+      ASSIGN_OR_RETURN(BindingRef binding, Bind(program, list));
+      auto view = std::make_shared<core::ExecutableView>();
+      view->handle = ExecutableHandle(session->next_handle++);
+      view->info = program->info;
+      view->devices = list->devices;
+      view->outputs = binding->outputs;
+      session->executables[view->handle] = Executable{view, binding};
+      // Members load it now, so that the first launch does not wait for that.
+      for (const DeviceList::Member& member : list->members) {
+        WorkerState& worker = State(member.worker);
+        if (worker.alive) EnsureLoaded(worker, *binding);
+      }
+      return std::shared_ptr<const core::ExecutableView>(view);
+    };
+    absl::StatusOr<std::shared_ptr<const core::ExecutableView>> view = make();
+    Defer([shared_done, view = std::move(view)]() mutable {
+      std::move(*shared_done)(std::move(view));
+    });
+  };
+  if (program->compiled) {
+    finish(absl::OkStatus());
+    return;
+  }
+  program->waiters.push_back(std::move(finish));
+  if (fresh) StartCompile(program);
+}
+
+void Controller::StartCompile(const ProgramRef& program) {
+  // Any live worker can compile for any devices; take turns.
+  const size_t n = workers_.size();
+  WorkerState* chosen = nullptr;
+  for (size_t k = 0; k < n && chosen == nullptr; ++k) {
+    WorkerState& candidate = workers_[(program->id.value() + program->attempts + k) % n];
+    if (candidate.alive) chosen = &candidate;
+  }
+  ++program->attempts;
+  const RequestId request = NewRequest([this, program](PendingRequest& reply) {
+    mu_.AssertHeld();
+    FinishCompile(program, reply);
+  });
+  if (chosen == nullptr) {
+    requests_[request].status =
+        absl::UnavailableError("no worker is alive to compile on; restart one");
+  } else if (Expect(request, chosen->id)) {
+    ++counters_.compiles;
+    chosen->link->Send(wire::EncodeCompile(request, program->id, program->request.program,
+                                           program->request.options, program->num_devices,
+                                           static_cast<int>(program->request.kind)));
+  }
+  Seal(request);
+}
+
+void Controller::FinishCompile(const ProgramRef& program, PendingRequest& reply) {
+  absl::Status status = reply.status;
+  if (status.code() == absl::StatusCode::kDataLoss && program->attempts < kMaxCompileAttempts) {
+    StartCompile(program);
+    return;
+  }
+  if (status.ok() && !reply.compile.has_value()) {
+    status = absl::InternalError("the worker's answer to a compile has no result");
+  }
+  if (status.ok()) {
+    wire::CompileResult& result = *reply.compile;
+    auto info = std::make_shared<core::ProgramInfo>();
+    info->name = std::move(result.name);
+    info->fingerprint = std::move(result.fingerprint);
+    info->output_dtypes = std::move(result.output_dtypes);
+    info->output_shapes = std::move(result.output_shapes);
+    info->parameter_shardings = std::move(result.parameter_shardings);
+    info->output_shardings = std::move(result.output_shardings);
+    info->parameter_layouts = std::move(result.parameter_layouts);
+    info->output_layouts = std::move(result.output_layouts);
+    info->output_memory_kinds = std::move(result.output_memory_kinds);
+    info->donated_inputs = std::move(result.donated_inputs);
+    info->memory_stats = std::move(result.memory_stats);
+    info->generated_code_bytes = result.generated_code_bytes;
+    program->info = std::move(info);
+    program->serialized = std::move(result.serialized);
+    program->compiled = true;
+  } else {
+    // A failure is not cached: the cause may pass.
+    for (auto it = programs_.begin(); it != programs_.end(); ++it) {
+      if (it->second == program) {
+        programs_.erase(it);
+        break;
+      }
+    }
+  }
+  auto waiters = std::move(program->waiters);
+  program->waiters.clear();
+  for (auto& waiter : waiters) waiter(status);
+}
+
+absl::StatusOr<BindingRef> Controller::Bind(const ProgramRef& program, const DeviceListRef& list) {
+  BindingRef& slot = bindings_[{program->id, list.get()}];
+  if (slot != nullptr) return slot;
+  auto binding = std::make_shared<Binding>();
+  binding->id = BindingId(next_id_++);
+  binding->program = program;
+  binding->list = list;
+  const core::ProgramInfo& info = *program->info;
+  for (size_t i = 0; i < info.output_dtypes.size(); ++i) {
+    core::ArraySpec spec;
+    spec.dtype = info.output_dtypes[i];
+    spec.shape = info.output_shapes[i];
+    const std::string memory_kind =
+        i < info.output_memory_kinds.size() ? info.output_memory_kinds[i] : "device";
+    if (list->devices.size() == 1) {
+      spec.sharding = model::Sharding::SingleDevice(list->devices[0], memory_kind);
+    } else {
+      model::OpSharding op;  // replicated
+      if (info.output_shardings.has_value() && i < info.output_shardings->size()) {
+        ASSIGN_OR_RETURN(op, wire::ParseOpSharding((*info.output_shardings)[i]));
+      }
+      ASSIGN_OR_RETURN(spec.sharding,
+                       model::Sharding::Hlo(list->devices, memory_kind, std::move(op)));
+    }
+    ASSIGN_OR_RETURN(model::Shape shard, spec.sharding->ShardShape(spec.shape, 0));
+    const int64_t width = std::max<int64_t>(0, model::HostByteWidth(spec.dtype));
+    binding->output_bytes.push_back(model::NumElements(shard) * width *
+                                    static_cast<int64_t>(list->devices.size()));
+    binding->outputs.push_back(std::move(spec));
+  }
+  slot = binding;
+  return binding;
+}
+
+void Controller::LoadProgramOn(WorkerState& worker, const Program& program) {
+  if (!worker.programs.insert(program.id).second) return;
+  ++counters_.program_loads;
+  wire::LoadProgram load;
+  load.program = program.id;
+  load.serialized = program.serialized;
+  if (program.serialized.empty()) load.code = program.request.program;
+  load.options = program.request.options;
+  load.num_devices = program.num_devices;
+  load.num_outputs = static_cast<int>(program.info->output_dtypes.size());
+  load.kind = static_cast<int>(program.request.kind);
+  load.name = program.info->name;
+  worker.link->Send(wire::EncodeLoadProgram(load));
+}
+
+void Controller::EnsureLoaded(WorkerState& worker, const Binding& binding) {
+  if (!worker.bindings.insert(binding.id).second) return;
+  LoadProgramOn(worker, *binding.program);
+  const core::ProgramInfo& info = *binding.program->info;
+  worker.link->Send(wire::EncodeBind(binding.id, binding.program->id, binding.list->devices,
+                                     info.output_memory_kinds, info.output_dtypes));
+}
+
+absl::StatusOr<std::shared_ptr<const core::ExecutableView>> Controller::GetExecutable(
+    SessionId id, ExecutableHandle handle) {
+  Locked lock(this);
+  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  auto it = session->executables.find(handle);
+  if (it == session->executables.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is no executable with handle ", handle.value(), " in this session"));
+  }
+  return it->second.view;
+}
+
+absl::Status Controller::DestructExecutable(SessionId id, ExecutableHandle handle) {
+  Locked lock(this);
+  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  if (session->executables.erase(handle) == 0) {
+    return absl::NotFoundError(
+        absl::StrCat("there is no executable with handle ", handle.value(), " in this session"));
+  }
+  return absl::OkStatus();
+}
+
+void Controller::Introspect(SessionId id, ExecutableHandle handle, const std::string& what,
+                            absl::AnyInvocable<void(PendingRequest&)> done) {
+  Locked lock(this);
+  const RequestId request = NewRequest(std::move(done));
+  auto ask = [&]() -> absl::Status {
+    mu_.AssertHeld();
+    ASSIGN_OR_RETURN(Session * session, FindSession(id));
+    auto it = session->executables.find(handle);
+    if (it == session->executables.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("there is no executable with handle ", handle.value(), " in this session"));
+    }
+    const Program& program = *it->second.binding->program;
+    for (WorkerState& worker : workers_) {
+      if (!worker.alive) continue;
+      LoadProgramOn(worker, program);
+      Expect(request, worker.id);
+      worker.link->Send(wire::EncodeIntrospect(request, program.id, what));
+      return absl::OkStatus();
+    }
+    return absl::UnavailableError("no worker is alive to ask; restart one");
+  };
+  const absl::Status status = ask();
+  if (!status.ok()) requests_[request].status = status;
+  Seal(request);
+}
+
+void Controller::GetProgramText(SessionId id, ExecutableHandle handle,
+                                absl::AnyInvocable<void(absl::StatusOr<std::string>) &&> done) {
+  Introspect(id, handle, "text", [this, done = std::move(done)](PendingRequest& reply) mutable {
+    mu_.AssertHeld();
+    absl::StatusOr<std::string> text = reply.status;
+    if (reply.status.ok()) text = std::move(reply.text);
+    Defer([done = std::move(done), text = std::move(text)]() mutable {
+      std::move(done)(std::move(text));
+    });
+  });
+}
+
+void Controller::GetCostAnalysis(
+    SessionId id, ExecutableHandle handle,
+    absl::AnyInvocable<void(absl::StatusOr<std::map<std::string, double>>) &&> done) {
+  Introspect(id, handle, "cost", [this, done = std::move(done)](PendingRequest& reply) mutable {
+    mu_.AssertHeld();
+    absl::StatusOr<std::map<std::string, double>> cost = reply.status;
+    if (reply.status.ok()) cost = std::move(reply.numbers);
+    Defer([done = std::move(done), cost = std::move(cost)]() mutable {
+      std::move(done)(std::move(cost));
+    });
+  });
+}
+
+}  // namespace causeway::controller

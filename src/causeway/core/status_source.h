@@ -1,0 +1,65 @@
+// What operations may see of a cluster: plain values, and the door through which they are read.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "causeway/base/strong_id.h"
+#include "causeway/model/topology.h"
+
+namespace causeway::core {
+
+struct WorkerStatus {
+  WorkerId id;
+  int slice = 0;
+  bool alive = false;
+  // One word: "waiting" (never joined), "joining", "alive", "lost".
+  std::string state;
+  std::string why;  // of a state that is not "alive"
+  int pid = 0;      // 0 until it has joined once
+  std::string host;
+  std::string data_address;
+  std::string platform;
+  std::string device_kind;
+  std::string runtime_version;
+  Incarnation incarnation;
+  int node = 0;  // coordination node id in this epoch; 0 = not a member
+  absl::Duration last_heard_age = absl::InfiniteDuration();
+  int64_t queued_bytes = 0;
+  int64_t unconfirmed_launches = 0;
+  std::map<std::string, int64_t> stats;  // what the worker says of itself
+};
+
+struct SessionStatus {
+  SessionId id;
+  std::string peer;
+  absl::Duration age;
+  int64_t arrays = 0;
+  int64_t buffers = 0;
+  int64_t bytes = 0;
+  int64_t executables = 0;
+};
+
+struct ClusterStatus {
+  model::ClusterShape shape;
+  // Every worker has joined and is in the current epoch.
+  bool complete = false;
+  EpochId epoch;
+  std::vector<model::Device> devices;
+  std::vector<WorkerStatus> workers;  // by id
+  std::vector<SessionStatus> sessions;
+  std::map<std::string, int64_t> counters;  // only grow
+  std::map<std::string, int64_t> gauges;
+};
+
+// Implemented by the controller. Thread-safe, does not block.
+class StatusSource {
+ public:
+  virtual ~StatusSource() = default;
+  virtual ClusterStatus GetStatus() = 0;
+};
+
+}  // namespace causeway::core
