@@ -226,6 +226,7 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   Clock& clock_;
   Timers& timers_;
   Random& random_;
+  const std::string push_token_;  // the workers of this cluster know each other by it
 
   mutable absl::Mutex mu_;
   model::Topology topology_ ABSL_GUARDED_BY(mu_);

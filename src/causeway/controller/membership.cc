@@ -33,6 +33,7 @@ Controller::Controller(ControllerOptions options, Membership& membership, Clock&
       clock_(clock),
       timers_(timers),
       random_(random),
+      push_token_(random.Token()),
       topology_(options_.shape),
       alive_mark_(std::make_shared<bool>(true)) {
   workers_.resize(topology_.num_workers());
@@ -149,6 +150,7 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
   welcome.max_inflight_launches = options_.max_inflight_launches;
   welcome.heartbeat_ms = absl::ToInt64Milliseconds(options_.heartbeat);
   welcome.token = admission.token;
+  welcome.push_token = push_token_;
   worker.link->Send(wire::EncodeWelcome(welcome));
   worker.link->Send(wire::EncodeOpenEpoch(epoch_, node, Nodes(),
                                           absl::ToInt64Milliseconds(options_.drain_max)));

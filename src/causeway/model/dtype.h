@@ -1,4 +1,5 @@
-// Element types of arrays; the numbers are XLA's PrimitiveType, which the wire uses too.
+// Element types of arrays; the numbers are those of the client protocol (IFRT), which are XLA's
+// PrimitiveType but for the one-bit, float4 and float8_e8m0fnu types.
 #pragma once
 
 #include <cstdint>

@@ -115,6 +115,7 @@ Encoded EncodeWelcome(const Welcome& welcome) {
   out->set_max_inflight_launches(welcome.max_inflight_launches);
   out->set_heartbeat_ms(welcome.heartbeat_ms);
   out->set_token(welcome.token);
+  out->set_push_token(welcome.push_token);
   return Finish(command);
 }
 

@@ -42,6 +42,7 @@ struct Welcome {
   int max_inflight_launches = 8;
   uint64_t heartbeat_ms = 0;
   std::string token;
+  std::string push_token;
 };
 
 // Where the bytes of a shard, or of a piece of one, come from.

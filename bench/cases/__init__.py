@@ -1,0 +1,1 @@
+"""One module a benchmark: `run(options)` in the harness, `client(config)` in client processes."""

@@ -1,0 +1,1 @@
+"""What all benchmarks share: systems under test, client processes, statistics, limits, reports."""

@@ -1,0 +1,1 @@
+"""The command line: `./causeway` in a checkout, `causeway` where the package is installed."""

@@ -1,0 +1,530 @@
+"""The jaxlib calls behind the C++ device seam: one crossing a launch, no policy.
+
+The C++ worker owns buffers, order and threads. Each local part of a buffer is one jax array whose
+sharding lists only this host's devices: XLA looks at the shards alone, so neither global shapes nor
+other hosts' devices are needed here, and losing a host never touches an array.
+"""
+
+import re
+import time
+
+import numpy as np
+import ml_dtypes
+
+from jaxlib import _jax
+from jaxlib import xla_client as xc
+from jax._src.core import ShapedArray
+from jax._src.interpreters import mlir as jax_mlir
+from jax._src.lib.mlir import ir
+from jax._src.lib.mlir.dialects import hlo
+from jax._src.sharding_impls import GSPMDSharding
+from jax.sharding import SingleDeviceSharding
+
+from causeway.worker import platforms
+
+# XLA's PrimitiveType numbers, which the wire uses, by NumPy / ml_dtypes name.
+_DTYPE_NUMBER = {
+    "bool": 1, "int8": 2, "int16": 3, "int32": 4, "int64": 5, "uint8": 6, "uint16": 7,
+    "uint32": 8, "uint64": 9, "float16": 10, "float32": 11, "float64": 12, "complex64": 15,
+    "bfloat16": 16, "complex128": 18, "float8_e5m2": 19, "float8_e4m3fn": 20, "int4": 21,
+    "uint4": 22, "float8_e4m3b11fnuz": 23, "float8_e5m2fnuz": 24, "float8_e4m3fnuz": 25,
+    "int2": 26, "uint2": 27, "float8_e4m3": 28, "float8_e3m4": 29, "float4_e2m1fn": 30,
+    "float8_e8m0fnu": 31, "int1": 32, "uint1": 33,
+}
+_TOKEN = 17
+
+# The same by MLIR's spelling of element types.
+_MLIR_NUMBER = {
+    "i1": 1, "i8": 2, "i16": 3, "i32": 4, "i64": 5, "ui8": 6, "ui16": 7, "ui32": 8, "ui64": 9,
+    "f16": 10, "f32": 11, "f64": 12, "complex<f32>": 15, "bf16": 16, "complex<f64>": 18,
+    "f8E5M2": 19, "f8E4M3FN": 20, "i4": 21, "ui4": 22, "f8E4M3B11FNUZ": 23, "f8E5M2FNUZ": 24,
+    "f8E4M3FNUZ": 25, "i2": 26, "ui2": 27, "f8E4M3": 28, "f8E3M4": 29, "f4E2M1FN": 30,
+    "f8E8M0FNU": 31,
+}
+
+# Custom calls that carry addresses of the process that traced the program.
+_CLIENT_POINTER_CALLS = (
+    "InspectSharding",
+    "CustomSPMDPartitioning",
+    "xla_python_cpu_callback",
+    "xla_python_gpu_callback",
+    "xla_ffi_python_cpu_callback",
+    "xla_ffi_python_gpu_callback",
+    "xla_ffi_partitioned_python_cpu_callback",
+    "xla_ffi_partitioned_python_gpu_callback",
+)
+
+
+def _numpy_dtype(name):
+    scalar = getattr(ml_dtypes, name, None)
+    return np.dtype(name) if scalar is None else np.dtype(scalar)
+
+
+def _known_dtypes():
+    found = {}
+    for name, number in _DTYPE_NUMBER.items():
+        try:
+            found[number] = _numpy_dtype(name)
+        except TypeError:  # this ml_dtypes does not have it
+            pass
+    return found
+
+
+_DTYPES = _known_dtypes()
+
+
+def _dtype(number):
+    try:
+        return _DTYPES[number]
+    except KeyError:
+        raise ValueError(
+            f"element type {number} has no NumPy counterpart on this worker;"
+            " upgrade ml_dtypes here or use another type"
+        ) from None
+
+
+def _same_memory(views):
+    """Whether one put may serve all: under a replicated sharding jaxlib sends the first view to
+    every device and never looks at the others."""
+    first = views[0]
+    return all(v.shape == first.shape and v.ctypes.data == first.ctypes.data for v in views)
+
+
+class _Epoch:
+    """One XLA client and what hangs on it. Dropped whole when the epoch is over."""
+
+    def __init__(self, client, devices_by_node, node):
+        self.client = client
+        self.devices_by_node = devices_by_node
+        self.node = node
+        self.local = devices_by_node[node]
+        self.shardings = {}
+
+    def sharding(self, ordinals, memory_kind):
+        """Sharding over these local devices; every shard has the whole (local) shape."""
+        key = (ordinals, memory_kind)
+        found = self.shardings.get(key)
+        if found is None:
+            devices = tuple(self.local[k] for k in ordinals)
+            if len(devices) == 1:
+                found = SingleDeviceSharding(devices[0], memory_kind=memory_kind or None)
+            else:
+                found = GSPMDSharding(
+                    _jax.DeviceList(devices),
+                    xc.HloSharding.replicate(),
+                    memory_kind=memory_kind or None,
+                )
+            self.shardings[key] = (found, devices)
+            found = self.shardings[key]
+        return found
+
+
+class _Loaded:
+    """An executable on physical devices, with its outputs' handlers ready."""
+
+    __slots__ = ("executable", "handlers", "ordinals", "epoch")
+
+    def __init__(self, executable, handlers, ordinals, epoch):
+        self.executable = executable
+        self.handlers = handlers
+        self.ordinals = ordinals
+        self.epoch = epoch
+
+
+def _wire_varint(value):
+    value &= (1 << 64) - 1
+    out = bytearray()
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+# A CompileOptionsProto {executable_build_options {device_ordinal: -1}}: concatenated wire messages
+# merge, so appending it overrides that one field and keeps all others, also unknown ones.
+_ORDINAL_FIELD = b"\x08" + _wire_varint(-1)
+_ANY_ORDINAL = b"\x1a" + _wire_varint(len(_ORDINAL_FIELD)) + _ORDINAL_FIELD
+
+
+def _compile_options(options, devices):
+    parsed = _jax.CompileOptions.ParseFromString(options + _ANY_ORDINAL)
+    replicas = max(1, parsed.executable_build_options.num_replicas)
+    if len(devices) % replicas:
+        raise ValueError(
+            f"{len(devices)} devices cannot be divided among {replicas} replicas;"
+            " use a multiple of the replica count"
+        )
+    ids = np.array([d.id for d in devices]).reshape(replicas, -1)
+    assignment = xc.DeviceAssignment.create(ids)
+    parsed.device_assignment = assignment
+    parsed.executable_build_options.device_assignment = assignment
+    return parsed
+
+
+def _refuse_client_pointers(module, code):
+    suspects = [c for c in _CLIENT_POINTER_CALLS if c.encode() in code]
+    if not suspects:
+        return
+    found = set()
+
+    def visit(op):
+        if op.name in ("stablehlo.custom_call", "mhlo.custom_call"):
+            target = ir.StringAttr(op.attributes["call_target_name"]).value
+            if target in _CLIENT_POINTER_CALLS:
+                found.add(target)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    if found:
+        raise ValueError(
+            f"custom call {', '.join(sorted(found))} points into the memory of the client that traced"
+            " the program and cannot run on a worker; trace without it (for a callback, sharding"
+            " inspection or custom partitioning, use a form that the program carries itself)"
+        )
+
+
+def _main_types(module):
+    """(dtype number, dims) of each result of the module's entry function."""
+    symbols = ir.SymbolTable(module.operation)
+    main = symbols["main"]
+    out = []
+    for kind in ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value).results:
+        text = str(kind)
+        if "token" in text:
+            out.append((_TOKEN, []))
+            continue
+        ranked = ir.RankedTensorType(kind)
+        element = str(ranked.element_type)
+        if element not in _MLIR_NUMBER:
+            raise ValueError(f"results of element type {element} are not supported; cast them")
+        out.append((_MLIR_NUMBER[element], list(ranked.shape)))
+    return out
+
+
+_ALIAS = re.compile(r"\{[\d, ]*\}:\s*\((\d+),\s*\{[\d, ]*\},?\s*(may-alias|must-alias)?\)")
+
+
+def _donated_inputs(executable):
+    """Parameters whose memory the compiled program may reuse for an output."""
+    donated = set()
+    for module in executable.hlo_modules():
+        header = module.to_string().split("\n", 1)[0]
+        start = header.find("input_output_alias={")
+        if start < 0:
+            continue
+        depth, end = 0, start
+        for end in range(header.index("{", start), len(header)):
+            depth += {"{": 1, "}": -1}.get(header[end], 0)
+            if depth == 0:
+                break
+        donated.update(int(m.group(1)) for m in _ALIAS.finditer(header[start : end + 1]))
+    return sorted(donated)
+
+
+def _layout_order(layout):
+    text = str(layout)
+    inside = text[text.index("{") + 1 :].split("}", 1)[0].split(":", 1)[0]
+    return [int(x) for x in inside.split(",") if x.strip()]
+
+
+def _or_error(function):
+    """(value, None) or (None, text): one fact that may be missing must not lose the others."""
+    try:
+        return function(), None
+    except Exception as error:  # pylint: disable=broad-except
+        return None, str(error) or type(error).__name__
+
+
+def _shardings(found):
+    if found is None:
+        return None
+    return [s.SerializeToString() for s in found]
+
+
+class Backend:
+    """What the C++ calls. Methods may be called from any thread; the C++ keeps their order."""
+
+    def __init__(self, platform, num_devices):
+        self._platform = platforms.create(platform, num_devices)
+        self._epoch = None
+        self._host_memory = platform == "cpu"
+
+    # ------------------------------------------------------------------ epochs
+
+    def info(self):
+        facts = self._platform.facts()
+        return (
+            facts.name,
+            facts.device_kind,
+            tuple(facts.memory_kinds),
+            facts.version,
+            facts.num_devices,
+        )
+
+    def open_epoch(self, node, coordinator, num_nodes):
+        client = self._platform.open(node, coordinator, num_nodes)
+        by_node = {}
+        for device in client.devices():
+            by_node.setdefault(device.process_index, []).append(device)
+        if node not in by_node:
+            raise RuntimeError(f"INTERNAL: the topology does not list node {node}")
+        self._epoch = _Epoch(client, by_node, node)
+
+    def _current(self):
+        if self._epoch is None:
+            raise RuntimeError("FAILED_PRECONDITION: no epoch is open on this worker yet")
+        return self._epoch
+
+    # ---------------------------------------------------------------- programs
+
+    def _canonical_devices(self, epoch, count):
+        devices = list(epoch.local)
+        for node in sorted(epoch.devices_by_node):
+            if len(devices) >= count:
+                break
+            if node != epoch.node:
+                devices.extend(epoch.devices_by_node[node])
+        if len(devices) < count:
+            raise ValueError(f"a program for {count} devices, but the cluster names {len(devices)}")
+        return tuple(devices[:count])
+
+    def _compile(self, epoch, code, options, devices, inspect=None):
+        context = jax_mlir.make_ir_context()
+        with context, ir.Location.unknown(context):
+            try:
+                module = hlo.deserialize_portable_artifact(context, code)
+            except Exception:  # pylint: disable=broad-except
+                module = ir.Module.parse(code)
+            _refuse_client_pointers(module, code)
+            facts = inspect(module) if inspect else None
+            loaded = epoch.client.compile_and_load(
+                module, _jax.DeviceList(devices), _compile_options(options, devices)
+            )
+        return loaded, facts
+
+    def compile(self, code, options, count):
+        epoch = self._current()
+        devices = self._canonical_devices(epoch, count)
+        started = time.monotonic()
+
+        def facts(module):
+            attributes = module.operation.attributes
+            name = "main"
+            if "sym_name" in attributes:
+                name = ir.StringAttr(attributes["sym_name"]).value
+            return name, _main_types(module)
+
+        loaded, (name, outputs) = self._compile(epoch, code, options, devices, facts)
+        seconds = time.monotonic() - started
+        serialized, _ = _or_error(loaded.serialize)
+        parameter_layouts, parameter_error = _or_error(
+            lambda: [_layout_order(x) for x in loaded.get_parameter_layouts()]
+        )
+        output_layouts, output_error = _or_error(
+            lambda: [_layout_order(x) for x in loaded.get_output_layouts()]
+        )
+
+        def memory():
+            stats = loaded.get_compiled_memory_stats()
+            return {n: int(getattr(stats, n)) for n in dir(stats) if n.endswith("_in_bytes")}
+
+        stats, stats_error = _or_error(memory)
+        kinds, _ = _or_error(loaded.get_output_memory_kinds)
+        code_bytes, _ = _or_error(loaded.size_of_generated_code_in_bytes)
+        fingerprint = loaded.fingerprint
+        if isinstance(fingerprint, str):
+            fingerprint = fingerprint.encode()
+        return {
+            "serialized": serialized or b"",
+            "name": name,
+            "fingerprint": fingerprint or b"",
+            "outputs": outputs,
+            "parameter_shardings": _shardings(loaded.get_parameter_shardings()),
+            "output_shardings": _shardings(loaded.get_output_shardings()),
+            "parameter_layouts": parameter_layouts,
+            "parameter_layouts_error": parameter_error,
+            "output_layouts": output_layouts,
+            "output_layouts_error": output_error,
+            "output_memory_kinds": list(kinds[0]) if kinds else [],
+            "donated_inputs": _donated_inputs(loaded),
+            "memory_stats": stats,
+            "memory_stats_error": stats_error,
+            "generated_code_bytes": code_bytes or 0,
+            "compile_seconds": seconds,
+        }
+
+    def _load_on(self, epoch, serialized, code, options, devices):
+        if serialized:
+            return epoch.client.deserialize_executable(
+                serialized, _jax.DeviceList(devices), _compile_options(options, devices)
+            )
+        return self._compile(epoch, code, options, devices)[0]
+
+    def load(self, serialized, code, options, places, output_dtypes, output_memory_kinds):
+        """places: (node, ordinal) in execution order."""
+        epoch = self._current()
+        devices = []
+        for node, ordinal in places:
+            if node not in epoch.devices_by_node:
+                raise RuntimeError(f"DATA_LOSS: a device of the program is on no node ({node})")
+            devices.append(epoch.devices_by_node[node][ordinal])
+        loaded = self._load_on(epoch, serialized, code, options, tuple(devices))
+        ordinals = tuple(k for node, k in places if node == epoch.node)
+        handlers = []
+        kinds = output_memory_kinds or (None,) * len(output_dtypes)
+        for number, kind in zip(output_dtypes, kinds):
+            sharding, _ = epoch.sharding(ordinals, kind)
+            aval = ShapedArray((), np.dtype(bool) if number == _TOKEN else _dtype(number))
+            handlers.append(_jax.array_result_handler(aval, sharding, True, _skip_checks=True))
+        return _Loaded(loaded, handlers, ordinals, epoch)
+
+    def launch(self, loaded, args, protect):
+        """Returns (outputs, token)."""
+        for i in protect:
+            args[i] = self._copy_all(loaded, args[i])
+        results = loaded.executable.execute_sharded(args, with_tokens=True)
+        return results.consume_with_handlers(loaded.handlers), results.consume_token()
+
+    def _copy_all(self, loaded, array):
+        epoch = loaded.epoch
+        pieces = array._arrays
+        kind = pieces[0].sharding.memory_kind
+        sharding, devices = epoch.sharding(loaded.ordinals, kind)
+        return xc.batched_copy_array_to_devices_with_sharding(
+            [array], [_jax.DeviceList(devices)], [sharding], [xc.ArrayCopySemantics.ALWAYS_COPY]
+        )[0]
+
+    def reorder(self, array, order, ordinals):
+        """The same shards in another device order."""
+        pieces = array._arrays
+        return self._assemble([pieces[i] for i in order], tuple(ordinals), self._current())
+
+    def introspect(self, serialized, code, options, count, what):
+        epoch = self._current()
+        devices = self._canonical_devices(epoch, count)
+        loaded = self._load_on(epoch, serialized, code, options, devices)
+        if what == "text":
+            return "\n\n".join(m.to_string() for m in loaded.hlo_modules()), {}
+        if what == "cost":
+            found = loaded.cost_analysis()
+            return "", {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
+        raise ValueError(f"unknown introspection {what!r}; ask for 'text' or 'cost'")
+
+    # ------------------------------------------------------------------ arrays
+
+    @staticmethod
+    def host_view(block, dtype, dims, strides):
+        number = _dtype(dtype)
+        dims = tuple(dims)
+        if not strides:
+            count = 1
+            for d in dims:
+                count *= d
+            if count == 0:
+                return np.empty(dims, number)
+            return np.frombuffer(block, number, count).reshape(dims)
+        return np.ndarray(dims, number, buffer=block, strides=tuple(strides))
+
+    def build(self, dtype, memory_kind, ordinals, shards):
+        """shards: ("host", block, dims, strides) | ("alias"|"copy", array, index)."""
+        epoch = self._current()
+        ordinals = tuple(ordinals)
+        if all(s[0] == "host" for s in shards):
+            views = [self.host_view(s[1], dtype, s[2], s[3]) for s in shards]
+            if _same_memory(views):
+                return self._put(views, ordinals, memory_kind, epoch)
+            pieces = [self._put([v], (k,), memory_kind, epoch) for v, k in zip(views, ordinals)]
+            return self._assemble(pieces, ordinals, epoch)
+        pieces = []
+        for shard, k in zip(shards, ordinals):
+            if shard[0] == "host":
+                view = self.host_view(shard[1], dtype, shard[2], shard[3])
+                pieces.append(self._put([view], (k,), memory_kind, epoch)._arrays[0])
+                continue
+            piece = shard[1]._arrays[shard[2]]
+            if shard[0] == "copy":
+                sharding, devices = epoch.sharding((k,), memory_kind)
+                piece = xc.batched_copy_array_to_devices_with_sharding(
+                    [piece],
+                    [_jax.DeviceList(devices)],
+                    [sharding],
+                    [xc.ArrayCopySemantics.ALWAYS_COPY],
+                )[0]
+            pieces.append(piece)
+        return self._assemble(pieces, ordinals, epoch)
+
+    def _put(self, views, ordinals, memory_kind, epoch):
+        sharding, devices = epoch.sharding(ordinals, memory_kind)
+        aval = ShapedArray(views[0].shape, views[0].dtype)
+        return _jax.batched_device_put(aval, sharding, views, list(devices), True, enable_x64=True)
+
+    def _assemble(self, pieces, ordinals, epoch):
+        if len(pieces) == 1:
+            return pieces[0]
+        first = pieces[0]
+        sharding, _ = epoch.sharding(ordinals, first.sharding.memory_kind)
+        aval = ShapedArray(first.shape, first.dtype)
+        return _jax.ArrayImpl(aval, sharding, pieces, committed=True, _skip_checks=True)
+
+    @staticmethod
+    def shard_bytes(arrays):
+        """Host bytes of one shard of each array."""
+        sizes = []
+        for array in arrays:
+            piece = array._arrays[0]
+            sizes.append(piece.size * piece.dtype.itemsize)
+        return sizes
+
+    def start_host_copy(self, array, index):
+        piece = array._arrays[index]
+        if self._host_memory:
+            # XLA:CPU starts no transfer (the host could look at the memory itself), so a later
+            # donation would delete the array under the reader: read a copy, ordered before it.
+            epoch = self._current()
+            kind = piece.sharding.memory_kind
+            if piece.sharding.device_set.isdisjoint(epoch.local):
+                return piece  # of an older epoch: nothing can donate it there any more
+            device = next(iter(piece.sharding.device_set))
+            sharding, devices = epoch.sharding((epoch.local.index(device),), kind)
+            return xc.batched_copy_array_to_devices_with_sharding(
+                [piece],
+                [_jax.DeviceList(devices)],
+                [sharding],
+                [xc.ArrayCopySemantics.ALWAYS_COPY],
+            )[0]
+        piece._copy_single_device_array_to_host_async()
+        return piece
+
+    @staticmethod
+    def host_bytes(piece):
+        """(address, size, owner, dims, bytes an element) once the dense bytes are there."""
+        shape = piece.shape
+        value = np.ascontiguousarray(np.asarray(piece))
+        return value.ctypes.data, value.nbytes, value, shape, value.dtype.itemsize
+
+    @staticmethod
+    def block(arrays):
+        for array in arrays:
+            if not array.is_deleted():
+                array.block_until_ready()
+
+    @staticmethod
+    def await_token(token):
+        token.block_until_ready()
+
+    def adopt(self, array, views, ordinals):
+        """(array in the current client, views). Views are the first epoch's memory: re-viewing an
+        adopted array would chain every client of the past together."""
+        epoch = self._current()
+        pieces = array._arrays
+        kind = pieces[0].sharding.memory_kind
+        if views is None:
+            views = [np.asarray(piece) for piece in pieces]
+        ordinals = tuple(ordinals)
+        if len(views) == 1:
+            return self._put(views, ordinals, kind, epoch), views
+        singles = [self._put([v], (k,), kind, epoch) for v, k in zip(views, ordinals)]
+        return self._assemble(singles, ordinals, epoch), views
+
+

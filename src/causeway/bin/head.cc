@@ -1,0 +1,122 @@
+// Starts the head's parts from the inside out, and stops them from the outside in.
+#include "causeway/bin/head.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "causeway/base/limits.h"
+#include "causeway/base/log.h"
+#include "causeway/base/status_macros.h"
+
+namespace causeway {
+namespace {
+
+coordination::TopologyOptions Topology(const HeadOptions& options) {
+  coordination::TopologyOptions topology;
+  topology.shape = options.shape;
+  topology.incarnations_per_worker = options.incarnations_per_worker;
+  return topology;
+}
+
+std::string ProxyMetrics(const proxy::Stats& stats) {
+  std::string text;
+  auto family = [&text](const char* name, const char* type, uint64_t value) {
+    absl::StrAppend(&text, "# TYPE causeway_proxy_", name, " ", type, "\ncauseway_proxy_", name,
+                    " ", value, "\n");
+  };
+  family("sessions_open", "gauge", stats.sessions_open);
+  family("sessions_opened_total", "counter", stats.sessions_opened);
+  family("failed_requests_total", "counter", stats.failed_requests);
+  family("stores_total", "counter", stats.stores);
+  family("store_bytes_total", "counter", stats.store_bytes);
+  family("lookups_total", "counter", stats.lookups);
+  family("lookup_bytes_total", "counter", stats.lookup_bytes);
+  family("disk_reads_total", "counter", stats.disk_reads);
+  absl::StrAppend(&text, "# TYPE causeway_proxy_requests_total counter\n");
+  for (const auto& [kind, count] : stats.requests) {
+    absl::StrAppend(&text, "causeway_proxy_requests_total{kind=\"", kind, "\"} ", count, "\n");
+  }
+  return text;
+}
+
+}  // namespace
+
+Head::Head(const HeadOptions& options)
+    : options_(options),
+      coordination_(timers_, random_),
+      nodes_(Topology(options)),
+      membership_(nodes_, coordination_) {}
+
+Head::~Head() { Stop("the head ends"); }
+
+absl::StatusOr<std::unique_ptr<Head>> Head::Start(const HeadOptions& options,
+                                                  std::function<void()> on_shutdown) {
+  std::unique_ptr<Head> head(new Head(options));
+  RETURN_IF_ERROR(head->StartAll(std::move(on_shutdown)));
+  return head;
+}
+
+proxy::Options Head::ProxyOptions() {
+  proxy::Options options;
+  options.large_transfer_directory = options_.shared_dir;
+  options.admit = [this](const proxy::Hello&) -> absl::Status {
+    if (was_complete_ || controller_->Complete()) {
+      was_complete_ = true;
+      return absl::OkStatus();
+    }
+    return absl::UnavailableError(absl::StrCat(
+        "the cluster is not complete yet: some of its ", options_.shape.num_workers(),
+        " workers have not joined. Connect again when they have; `causeway status` shows them"));
+  };
+  return options;
+}
+
+absl::Status Head::StartAll(std::function<void()> on_shutdown) {
+  RETURN_IF_ERROR(coordination_.PublishTopology(Topology(options_)));
+  // Workers hear of the coordinator from the controller, so its port must be known before the
+  // controller exists: it has a server of its own.
+  rendezvous_.builder.RegisterService(coordination_.service());
+  RETURN_IF_ERROR(rendezvous_.Start(options_.host, options_.coordinator_port));
+
+  controller::ControllerOptions controller_options;
+  controller_options.shape = options_.shape;
+  controller_options.coordinator =
+      absl::StrCat(options_.advertised_host, ":", rendezvous_.port());
+  controller_ = std::make_unique<controller::Controller>(controller_options, membership_, clock_,
+                                                         timers_, random_);
+  control_ = std::make_unique<controller::ControlService>(*controller_, timers_);
+  proxy_ = std::make_unique<proxy::Proxy>(*controller_, ProxyOptions());
+
+  ops::OpsServer::Options ops_options;
+  ops_options.host = options_.host;
+  ops_options.port = options_.ops_port;
+  ops_options.on_shutdown = std::move(on_shutdown);
+  ops_ = std::make_unique<ops::OpsServer>(std::move(ops_options), *controller_);
+  ops_->AddMetrics([this] { return ProxyMetrics(proxy_->GetStats()); });
+  ASSIGN_OR_RETURN(ops_port_, ops_->Start());
+
+  workers_.builder.RegisterService(control_->service());
+  RETURN_IF_ERROR(workers_.Start(options_.host, options_.server_port));
+  proxy_->Register(clients_.builder);
+  return clients_.Start(options_.host, options_.proxy_port);
+}
+
+void Head::Stop(const std::string& reason) {
+  if (std::exchange(stopped_, true)) return;
+  const absl::Time deadline = absl::Now() + absl::Seconds(limits::kHeadShutdownSecondsMax) / 2;
+  const absl::Time soon = absl::Now() + absl::Milliseconds(limits::kServerGraceMs);
+  if (proxy_ != nullptr) {
+    const absl::Status ended = proxy_->Shutdown(soon);
+    if (!ended.ok()) LOG(WARNING) << "sessions did not end in time: " << ended.message();
+  }
+  clients_.Shutdown(deadline);
+  if (controller_ != nullptr) controller_->Shutdown(reason);
+  if (control_ != nullptr) control_->Shutdown(reason);
+  workers_.Shutdown(deadline);
+  coordination_.Shutdown();
+  rendezvous_.Shutdown(deadline);
+  if (ops_ != nullptr) ops_->Stop();
+}
+
+}  // namespace causeway

@@ -1,0 +1,29 @@
+// What the head is told on its command line.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "causeway/model/topology.h"
+
+namespace causeway {
+
+struct HeadOptions {
+  model::ClusterShape shape;
+  std::string host = "127.0.0.1";
+  // The host part of the addresses that workers are told.
+  std::string advertised_host = "127.0.0.1";
+  int proxy_port = 29000;
+  int server_port = 29001;
+  int ops_port = 29002;
+  int coordinator_port = 0;
+  int incarnations_per_worker = 64;
+  std::string ready_file;
+  std::string shared_dir;
+};
+
+// Parses and checks; INVALID_ARGUMENT names the flag and what it takes. Flags may be spelled with
+// dashes or underscores. Prints help or the version and exits when asked for.
+absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv);
+
+}  // namespace causeway

@@ -1,0 +1,465 @@
+// Tests of the control service over real gRPC, with a worker made of a plain client.
+#include "causeway/controller/control_service.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <functional>
+#include <map>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "control.grpc.pb.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace causeway::controller {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+constexpr absl::Duration kBound = absl::Seconds(30);
+
+class FakeSink : public core::WorkerSink {
+ public:
+  absl::StatusOr<core::WorkerAdmission> OnAttached(
+      const core::WorkerHello& hello, std::shared_ptr<core::WorkerLink> link) override {
+    absl::MutexLock lock(&mu_);
+    if (!refusal_.ok()) return refusal_;
+    hello_ = hello;
+    link_ = std::move(link);
+    link_->Send(Text("welcome"));
+    return core::WorkerAdmission{Incarnation(41), absl::StrCat("token", ++attached_)};
+  }
+  void OnEvent(WorkerId worker, Incarnation incarnation, absl::string_view bytes) override {
+    control::Event event;
+    absl::MutexLock lock(&mu_);
+    EXPECT_EQ(detached_, 0);
+    EXPECT_EQ(incarnation, Incarnation(41));
+    EXPECT_TRUE(event.ParseFromString(std::string(bytes)));
+    events_.push_back(std::move(event));
+  }
+  void OnDetached(WorkerId worker, Incarnation incarnation, const std::string& why) override {
+    absl::MutexLock lock(&mu_);
+    ++detached_;
+    why_ = why;
+  }
+
+  static std::shared_ptr<const std::string> Text(const std::string& text) {
+    control::Command command;
+    command.mutable_shutdown()->set_reason(text);
+    return std::make_shared<const std::string>(command.SerializeAsString());
+  }
+  void Refuse(absl::Status why) {
+    absl::MutexLock lock(&mu_);
+    refusal_ = std::move(why);
+  }
+  std::shared_ptr<core::WorkerLink> WaitLink() {
+    Await([this] { return link_ != nullptr; });
+    absl::MutexLock lock(&mu_);
+    return link_;
+  }
+  bool WaitDetached() {
+    return Await([this] { return detached_ > 0; });
+  }
+  bool WaitEvents(size_t n) {
+    return Await([this, n] { return events_.size() >= n; });
+  }
+  std::vector<control::Event> events() {
+    absl::MutexLock lock(&mu_);
+    return events_;
+  }
+  core::WorkerHello hello() {
+    absl::MutexLock lock(&mu_);
+    return hello_;
+  }
+  int detached() {
+    absl::MutexLock lock(&mu_);
+    return detached_;
+  }
+  std::string why() {
+    absl::MutexLock lock(&mu_);
+    return why_;
+  }
+
+ private:
+  bool Await(std::function<bool()> condition) {
+    absl::MutexLock lock(&mu_);
+    return mu_.AwaitWithTimeout(absl::Condition(&condition), kBound);
+  }
+
+  absl::Mutex mu_;
+  absl::Status refusal_;
+  int attached_ = 0;
+  int detached_ = 0;
+  std::string why_;
+  core::WorkerHello hello_;
+  std::shared_ptr<core::WorkerLink> link_;
+  std::vector<control::Event> events_;
+};
+
+class ControlServiceTest : public ::testing::Test {
+ protected:
+  using Stream = grpc::ClientReaderWriter<control::FromWorker, control::ToWorker>;
+
+  // A client on a connection of its own, which dies with it.
+  struct Worker {
+    std::unique_ptr<control::WorkerControl::Stub> stub;
+    grpc::ClientContext context;
+    std::unique_ptr<Stream> stream;
+
+    bool Send(const control::Event& event) {
+      control::FromWorker message;
+      *message.add_events() = event;
+      return stream->Write(message);
+    }
+    bool Hello(const std::string& token = "") {
+      control::Event event;
+      event.mutable_hello()->set_worker(3);
+      event.mutable_hello()->set_pid(17);
+      event.mutable_hello()->set_host("h");
+      event.mutable_hello()->set_num_devices(4);
+      event.mutable_hello()->set_token(token);
+      return Send(event);
+    }
+    // The commands of the next message.
+    std::vector<control::Command> Read() {
+      control::ToWorker message;
+      std::vector<control::Command> commands;
+      if (!stream->Read(&message)) return commands;
+      for (const std::string& bytes : message.commands()) {
+        EXPECT_TRUE(commands.emplace_back().ParseFromString(bytes));
+      }
+      return commands;
+    }
+  };
+
+  ControlServiceTest() : service_(sink_, timers_) {
+    grpc::ServerBuilder builder;
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+    builder.RegisterService(service_.service());
+    server_ = builder.BuildAndStart();
+  }
+  ~ControlServiceTest() override {
+    service_.Shutdown("the test is over");
+    server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+  }
+
+  std::unique_ptr<Worker> Connect(bool bulk = false) {
+    auto worker = std::make_unique<Worker>();
+    grpc::ChannelArguments args;
+    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    args.SetMaxReceiveMessageSize(-1);
+    worker->stub = control::WorkerControl::NewStub(grpc::CreateCustomChannel(
+        absl::StrCat("127.0.0.1:", port_), grpc::InsecureChannelCredentials(), args));
+    worker->context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(60)));
+    worker->stream =
+        bulk ? worker->stub->Bulk(&worker->context) : worker->stub->Attach(&worker->context);
+    return worker;
+  }
+
+  FakeSink sink_;
+  RealTimers timers_;
+  ControlService service_;
+  int port_ = 0;
+  std::unique_ptr<grpc::Server> server_;
+};
+
+// Reads a stream on a thread of its own until it ends.
+class Reader {
+ public:
+  using Commands = std::vector<control::Command>;
+  using Condition = std::function<bool(const Commands&)>;
+
+  template <class Worker>
+  explicit Reader(Worker& worker)
+      : cancel_([&worker] { worker.context.TryCancel(); }), thread_([this, &worker] {
+          for (Commands next = worker.Read(); !next.empty(); next = worker.Read()) {
+            absl::MutexLock lock(&Shared());
+            for (control::Command& command : next) commands_.push_back(std::move(command));
+          }
+        }) {}
+  ~Reader() {
+    cancel_();
+    thread_.join();
+  }
+  Commands commands() {
+    absl::MutexLock lock(&Shared());
+    return commands_;
+  }
+  bool Await(Condition condition) { return AwaitEither(*this, *this, std::move(condition)); }
+  static bool AwaitEither(Reader& a, Reader& b, Condition condition) {
+    auto met = [&] { return condition(a.commands_) || condition(b.commands_); };
+    absl::MutexLock lock(&Shared());
+    return Shared().AwaitWithTimeout(absl::Condition(&met), kBound);
+  }
+
+  // Sends probes, which go by the control stream until the head has seen the bulk stream.
+  static bool AwaitBulk(core::WorkerLink& link, Reader& by_control, Reader& by_bulk) {
+    for (uint64_t probe = 1000; by_bulk.commands().empty(); ++probe) {
+      link.SendData(TransferId(probe), absl::Cord("probe"));
+      auto arrived = [probe](const Commands& commands) {
+        return !commands.empty() && commands.back().data().transfer() == probe;
+      };
+      if (!AwaitEither(by_control, by_bulk, arrived)) return false;
+    }
+    return true;
+  }
+
+ private:
+  // One lock for all readers, so that a test can wait for any of them.
+  static absl::Mutex& Shared() {
+    static absl::Mutex* mu = new absl::Mutex();
+    return *mu;
+  }
+
+  std::function<void()> cancel_;
+  Commands commands_;
+  std::thread thread_;
+};
+
+TEST_F(ControlServiceTest, EventsArriveInOrder) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  for (int i = 0; i < 1000; i += 2) {
+    control::FromWorker message;
+    message.add_events()->mutable_pong()->set_number(i);
+    message.add_events()->mutable_pong()->set_number(i + 1);
+    ASSERT_TRUE(worker->stream->Write(message));
+  }
+  ASSERT_TRUE(sink_.WaitEvents(1000));
+  const std::vector<control::Event> events = sink_.events();
+  for (int i = 0; i < 1000; ++i) ASSERT_EQ(events[i].pong().number(), i);
+  EXPECT_EQ(sink_.hello().worker, WorkerId(3));
+  EXPECT_EQ(sink_.hello().pid, 17);
+  EXPECT_EQ(service_.num_attached(), 1);
+}
+
+TEST_F(ControlServiceTest, CommandsArriveInOrderAndInBatches) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  // Nobody reads yet, so flow control stops the stream and a queue forms.
+  const std::string filler(20'000, 'f');
+  constexpr int kCommands = 2000;
+  for (int i = 0; i < kCommands; ++i) link->Send(FakeSink::Text(absl::StrCat(i, ":", filler)));
+  EXPECT_GT(link->queued_bytes(), 1 << 20);
+  int messages = 0;
+  int next = -1;  // the first is the welcome
+  while (next < kCommands) {
+    const std::vector<control::Command> commands = worker->Read();
+    ASSERT_FALSE(commands.empty());
+    size_t bytes = 0;
+    ++messages;
+    for (const control::Command& command : commands) {
+      const std::string expected =
+          next < 0 ? "welcome" : absl::StrCat(next, ":", filler);
+      ASSERT_EQ(command.shutdown().reason(), expected);
+      bytes += command.ByteSizeLong();
+      ++next;
+    }
+    EXPECT_LE(bytes, size_t{256} << 10);
+  }
+  EXPECT_LT(messages, kCommands / 2);
+  // The last message may not be reported as written yet.
+  EXPECT_LT(link->queued_bytes(), 1 << 20);
+}
+
+TEST_F(ControlServiceTest, ARefusalReachesTheWorkerInFull) {
+  sink_.Refuse(absl::FailedPreconditionError("worker 3's place is taken by pid 9; end it first"));
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  EXPECT_TRUE(worker->Read().empty());
+  const grpc::Status status = worker->stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(status.error_message(), "worker 3's place is taken by pid 9; end it first");
+  EXPECT_EQ(sink_.detached(), 0);
+}
+
+TEST_F(ControlServiceTest, AStreamThatDoesNotBeginWithHelloIsRefused) {
+  auto worker = Connect();
+  control::Event event;
+  event.mutable_pong();
+  ASSERT_TRUE(worker->Send(event));
+  EXPECT_TRUE(worker->Read().empty());
+  EXPECT_EQ(worker->stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ControlServiceTest, ALostConnectionDetachesOnce) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  ASSERT_EQ(worker->Read().size(), 1u);
+  auto bulk = Connect(true);
+  ASSERT_TRUE(bulk->Hello("token1"));
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  {
+    Reader by_control(*worker), by_bulk(*bulk);
+    ASSERT_TRUE(Reader::AwaitBulk(*link, by_control, by_bulk));
+  }  // both streams are broken off here
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_THAT(sink_.why(), HasSubstr("lost"));
+  // A link to nobody swallows what it is given.
+  link->Send(FakeSink::Text("late"));
+  link->Close("late");
+  EXPECT_EQ(link->queued_bytes(), 0);
+  service_.Shutdown("the test is over");
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+  EXPECT_EQ(sink_.detached(), 1);
+  EXPECT_EQ(service_.num_attached(), 0);
+}
+
+TEST_F(ControlServiceTest, AnOrderlyEndDetachesAfterTheLastEvent) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  control::Event event;
+  event.mutable_pong()->set_number(5);
+  ASSERT_TRUE(worker->Send(event));
+  ASSERT_TRUE(worker->stream->WritesDone());
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_EQ(sink_.events().size(), 1u);
+  EXPECT_THAT(sink_.why(), HasSubstr("closed its control stream"));
+  while (!worker->Read().empty()) {
+  }
+  EXPECT_TRUE(worker->stream->Finish().ok());
+}
+
+TEST_F(ControlServiceTest, CloseSendsWhatIsQueuedThenEndsTheCall) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  link->Send(FakeSink::Text("last"));
+  link->Close("heartbeats were missed");
+  std::vector<std::string> reasons;
+  for (auto commands = worker->Read(); !commands.empty(); commands = worker->Read()) {
+    for (const control::Command& command : commands) reasons.push_back(command.shutdown().reason());
+  }
+  EXPECT_THAT(reasons, ElementsAre("welcome", "last"));
+  const grpc::Status status = worker->stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "heartbeats were missed");
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_EQ(sink_.why(), "heartbeats were missed");
+}
+
+TEST_F(ControlServiceTest, CloseCutsOffAWorkerThatTakesNothing) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  for (int i = 0; i < 64; ++i) link->Send(FakeSink::Text(std::string(1 << 20, 'x')));
+  link->Close("heartbeats were missed");
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_EQ(sink_.why(), "heartbeats were missed");
+}
+
+// Takes bulk data apart and checks the order of chunks.
+class Collector {
+ public:
+  void Take(const control::Data& data) {
+    std::string& bytes = bytes_[data.transfer()];
+    ASSERT_EQ(data.offset(), static_cast<int64_t>(bytes.size()));
+    ASSERT_LE(data.bytes().size(), size_t{1} << 20);
+    bytes += data.bytes();
+    if (data.error().code() != 0 || static_cast<int64_t>(bytes.size()) == data.total()) ++done_;
+  }
+  int done() const { return done_; }
+  const std::string& bytes(uint64_t transfer) { return bytes_[transfer]; }
+
+ private:
+  std::map<uint64_t, std::string> bytes_;
+  int done_ = 0;
+};
+
+std::string Pattern(size_t n) {
+  std::string bytes(n, '\0');
+  for (size_t i = 0; i < n; ++i) bytes[i] = static_cast<char>((i * 131) >> 3);
+  return bytes;
+}
+
+TEST_F(ControlServiceTest, BulkDataGoesBesideTheCommands) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  ASSERT_EQ(worker->Read().size(), 1u);
+  auto bulk = Connect(true);
+  ASSERT_TRUE(bulk->Hello("token1"));
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  Reader by_control(*worker), by_bulk(*bulk);
+  ASSERT_TRUE(Reader::AwaitBulk(*link, by_control, by_bulk));
+  const std::string large = Pattern(20'000'001);
+  link->SendData(TransferId(7), absl::Cord(large));
+  link->SendData(TransferId(8), absl::CancelledError("the client left"));
+  link->SendData(TransferId(9), absl::Cord("tail"));
+  link->Send(FakeSink::Text("a launch"));
+  ASSERT_TRUE(by_bulk.Await([](const std::vector<control::Command>& commands) {
+    return !commands.empty() && commands.back().data().transfer() == 9;
+  }));
+  ASSERT_TRUE(by_control.Await([](const std::vector<control::Command>& commands) {
+    return !commands.empty() && commands.back().shutdown().reason() == "a launch";
+  }));
+  Collector collected;
+  for (const control::Command& command : by_bulk.commands()) {
+    if (command.data().transfer() < 1000) collected.Take(command.data());
+  }
+  EXPECT_EQ(collected.done(), 3);
+  EXPECT_TRUE(collected.bytes(7) == large);
+  EXPECT_EQ(collected.bytes(9), "tail");
+}
+
+TEST_F(ControlServiceTest, WithoutABulkStreamDataComesOnTheControlStream) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  const std::string large = Pattern(5'000'000);
+  link->SendData(TransferId(7), absl::Cord(large));
+  Collector collected;
+  while (collected.done() < 1) {
+    const std::vector<control::Command> commands = worker->Read();
+    ASSERT_FALSE(commands.empty());
+    for (const control::Command& command : commands) {
+      if (command.has_data()) collected.Take(command.data());
+    }
+  }
+  EXPECT_TRUE(collected.bytes(7) == large);
+}
+
+TEST_F(ControlServiceTest, ABulkStreamWithoutAKnownTokenIsRefused) {
+  auto bulk = Connect(true);
+  ASSERT_TRUE(bulk->Hello("guess"));
+  EXPECT_TRUE(bulk->Read().empty());
+  EXPECT_EQ(bulk->stream->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+TEST_F(ControlServiceTest, LosingTheBulkStreamDetaches) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  ASSERT_EQ(worker->Read().size(), 1u);
+  auto bulk = Connect(true);
+  ASSERT_TRUE(bulk->Hello("token1"));
+  bulk->stream->WritesDone();
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_EQ(sink_.why(), "it closed its bulk stream");
+  EXPECT_TRUE(worker->Read().empty());
+  EXPECT_EQ(worker->stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(ControlServiceTest, AfterShutdownNobodyMayAttach) {
+  service_.Shutdown("the head ends");
+  auto worker = Connect();
+  worker->Hello();
+  EXPECT_TRUE(worker->Read().empty());
+  EXPECT_EQ(worker->stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+}  // namespace
+}  // namespace causeway::controller

@@ -1,0 +1,20 @@
+// Serialized Commands that carry bytes of a transfer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/cord.h"
+#include "causeway/base/strong_id.h"
+
+namespace causeway::controller {
+
+// A Data command. The bytes are copied once, out of the cord.
+std::shared_ptr<const std::string> EncodeDataChunk(TransferId transfer, int64_t offset,
+                                                   int64_t total, const absl::Cord& bytes);
+// The Data command that says why the bytes will never come. `error` is not OK.
+std::shared_ptr<const std::string> EncodeDataError(TransferId transfer, const absl::Status& error);
+
+}  // namespace causeway::controller

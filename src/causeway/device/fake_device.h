@@ -1,0 +1,68 @@
+// A device in host memory, without Python: runs fake programs (fake_program.h) in launch order.
+//
+// For unit tests and emulated hosts. Like XLA it is asynchronous (a collective waits for its peers
+// while calls return), skips a computation whose input is in error, and does not notice when
+// launches of different hosts pair up wrongly.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "causeway/device/device.h"
+#include "causeway/device/fake_fabric.h"
+#include "causeway/device/fake_program.h"
+
+namespace causeway::device {
+
+// One shard's value, now or later. Guarded by the fabric's lock.
+struct FakeCell {
+  bool done = false;
+  absl::Status status;
+  std::vector<int64_t> dims;
+  std::vector<double> values;
+};
+using FakeCellRef = std::shared_ptr<FakeCell>;
+
+// Thread safety: as Device; the fabric's lock guards the stream.
+class FakeDevice final : public Device {
+ public:
+  // `fabric` must outlive the device and everything made by it.
+  FakeDevice(int num_devices, FakeFabric* fabric);
+  ~FakeDevice() override;
+
+  const DeviceInfo& info() const override { return info_; }
+  absl::Status OpenEpoch(const EpochSpec& spec) override;
+  int AbortCollectives() override;
+  absl::StatusOr<Compiled> Compile(const CompileRequest& request) override;
+  absl::StatusOr<std::shared_ptr<Program>> Load(const LoadRequest& request) override;
+  absl::StatusOr<Launched> Launch(Program& program, absl::Span<const ArrayRef> args,
+                                  absl::Span<const int32_t> protect) override;
+  absl::StatusOr<ArrayRef> Build(const BuildRequest& request) override;
+  absl::StatusOr<std::unique_ptr<HostCopy>> StartHostCopy(const ArrayRef& array,
+                                                          int32_t device) override;
+  absl::Status AwaitReady(absl::Span<const ArrayRef> arrays) override;
+  absl::StatusOr<ArrayRef> Adopt(const ArrayRef& array) override;
+  absl::StatusOr<Introspection> Introspect(const ProgramSource& source,
+                                           const std::string& what) override;
+  void Idle() override {}
+
+ private:
+  struct Computation;
+  void Run();  // as far as the stream goes
+  bool Step(const std::shared_ptr<Computation>& c);
+
+  FakeFabric* const fabric_;
+  DeviceInfo info_;
+  EpochSpec spec_;
+  std::set<int> own_ids_;
+  std::deque<std::shared_ptr<Computation>> stream_;
+  bool running_ = false;
+};
+
+// Whether Await() on a completion of a FakeDevice would return at once (tests without threads).
+bool FakeCompletionIsReady(const Completion& completion);
+
+}  // namespace causeway::device

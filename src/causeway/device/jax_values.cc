@@ -1,0 +1,111 @@
+// Waiting for jaxlib's tokens and host copies, and reading the facts of a compilation.
+#include "causeway/device/jax_values.h"
+
+#include <cstdint>
+
+#include "causeway/base/status_macros.h"
+
+namespace causeway::device {
+namespace {
+
+PyObject* Item(PyObject* dict, const char* key) { return PyDict_GetItemString(dict, key); }
+
+template <class F>
+void ForEach(PyObject* sequence, F f) {
+  if (sequence == nullptr || sequence == Py_None) return;
+  const Py_ssize_t n = PySequence_Size(sequence);
+  for (Py_ssize_t i = 0; i < n; ++i) {
+    PyObject* item = PySequence_GetItem(sequence, i);
+    if (item == nullptr) {
+      PyErr_Clear();
+      continue;
+    }
+    f(item);
+    Py_DECREF(item);
+  }
+}
+
+std::vector<int64_t> Ints(PyObject* sequence) {
+  std::vector<int64_t> out;
+  ForEach(sequence, [&](PyObject* x) { out.push_back(PyToInt(x)); });
+  return out;
+}
+
+std::optional<std::vector<std::string>> MaybeStrings(PyObject* sequence) {
+  if (sequence == nullptr || sequence == Py_None) return std::nullopt;
+  std::vector<std::string> out;
+  ForEach(sequence, [&](PyObject* x) { out.push_back(PyToString(x)); });
+  return out;
+}
+
+absl::Status MaybeError(PyObject* text) {
+  if (text == nullptr || text == Py_None) return absl::OkStatus();
+  return StatusFromXlaText("", PyToString(text));
+}
+
+std::vector<std::vector<int64_t>> Layouts(PyObject* sequence) {
+  std::vector<std::vector<int64_t>> out;
+  ForEach(sequence, [&](PyObject* x) { out.push_back(Ints(x)); });
+  return out;
+}
+
+}  // namespace
+
+absl::Status JaxCompletion::Await() {
+  GilScope gil;
+  return Checked(PyObject_CallMethod(backend_, "await_token", "O", token_.get())).status();
+}
+
+absl::StatusOr<HostShard> JaxHostCopy::Await() {
+  GilScope gil;
+  ASSIGN_OR_RETURN(PyRef found,
+                   Checked(PyObject_CallMethod(backend_, "host_bytes", "O", piece_.get())));
+  PyRef address = PyRef::Steal(PySequence_GetItem(found.get(), 0));
+  PyRef size = PyRef::Steal(PySequence_GetItem(found.get(), 1));
+  auto owner = std::make_shared<PyRef>(PyRef::Steal(PySequence_GetItem(found.get(), 2)));
+  PyRef dims = PyRef::Steal(PySequence_GetItem(found.get(), 3));
+  PyRef width = PyRef::Steal(PySequence_GetItem(found.get(), 4));
+  HostShard shard;
+  shard.bytes = HostBlock::Borrow(
+      reinterpret_cast<const char*>(static_cast<uintptr_t>(PyToInt(address.get()))),
+      static_cast<size_t>(PyToInt(size.get())), std::move(owner));
+  shard.dims = Ints(dims.get());
+  shard.element_bytes = PyToInt(width.get());
+  return shard;
+}
+
+Compiled ReadCompiled(PyObject* dict) {
+  Compiled c;
+  c.serialized = PyToString(Item(dict, "serialized"));
+  c.name = PyToString(Item(dict, "name"));
+  c.fingerprint = PyToString(Item(dict, "fingerprint"));
+  ForEach(Item(dict, "outputs"), [&](PyObject* pair) {
+    PyRef dtype = PyRef::Steal(PySequence_GetItem(pair, 0));
+    PyRef dims = PyRef::Steal(PySequence_GetItem(pair, 1));
+    c.outputs.push_back({static_cast<int32_t>(PyToInt(dtype.get())), Ints(dims.get())});
+  });
+  c.parameter_shardings = MaybeStrings(Item(dict, "parameter_shardings"));
+  c.output_shardings = MaybeStrings(Item(dict, "output_shardings"));
+  c.parameter_layouts_status = MaybeError(Item(dict, "parameter_layouts_error"));
+  c.parameter_layouts = Layouts(Item(dict, "parameter_layouts"));
+  c.output_layouts_status = MaybeError(Item(dict, "output_layouts_error"));
+  c.output_layouts = Layouts(Item(dict, "output_layouts"));
+  c.output_memory_kinds =
+      MaybeStrings(Item(dict, "output_memory_kinds")).value_or(std::vector<std::string>());
+  for (const int64_t i : Ints(Item(dict, "donated_inputs"))) {
+    c.donated_inputs.push_back(static_cast<int32_t>(i));
+  }
+  c.memory_stats_status = MaybeError(Item(dict, "memory_stats_error"));
+  if (PyObject* stats = Item(dict, "memory_stats"); stats != nullptr && PyDict_Check(stats)) {
+    PyObject *key, *value;
+    Py_ssize_t at = 0;
+    while (PyDict_Next(stats, &at, &key, &value)) {
+      c.memory_stats[PyToString(key)] = PyToInt(value);
+    }
+  }
+  c.generated_code_bytes = PyToInt(Item(dict, "generated_code_bytes"));
+  c.compile_seconds = PyToDouble(Item(dict, "compile_seconds"));
+  return c;
+}
+
+}  // namespace causeway::device

@@ -1,0 +1,74 @@
+// What the jaxlib device hands out: arrays, loaded programs, completions, host copies.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "causeway/device/python.h"
+#include "causeway/device/types.h"
+
+namespace causeway::device {
+
+// One jax array with all local shards.
+class JaxArray final : public Array {
+ public:
+  JaxArray(PyRef array, std::shared_ptr<const std::vector<int32_t>> devices, int64_t bytes)
+      : array_(std::move(array)), devices_(std::move(devices)), bytes_(bytes) {}
+  const std::vector<int32_t>& devices() const override { return *devices_; }
+  int64_t bytes() const override { return bytes_; }
+  PyObject* array() const { return array_.get(); }
+  // Host views of the first epoch's memory, once adopted; null before.
+  PyObject* views() const { return views_.get(); }
+  void set_views(PyRef views) { views_ = std::move(views); }
+  const std::shared_ptr<const std::vector<int32_t>>& shared_devices() const { return devices_; }
+
+ private:
+  const PyRef array_;
+  const std::shared_ptr<const std::vector<int32_t>> devices_;
+  const int64_t bytes_;
+  PyRef views_;
+};
+
+// An executable on physical devices, with this host's part of its device list.
+class JaxProgram final : public Program {
+ public:
+  JaxProgram(PyRef loaded, std::vector<int32_t> local)
+      : loaded_(std::move(loaded)),
+        local_(std::make_shared<const std::vector<int32_t>>(std::move(local))) {}
+  PyObject* loaded() const { return loaded_.get(); }
+  const std::shared_ptr<const std::vector<int32_t>>& local() const { return local_; }
+  // Bytes of each output here; empty until the first launch.
+  std::vector<int64_t> output_bytes;
+
+ private:
+  const PyRef loaded_;
+  const std::shared_ptr<const std::vector<int32_t>> local_;
+};
+
+// Waits for a launch's token.
+class JaxCompletion final : public Completion {
+ public:
+  JaxCompletion(PyObject* backend, PyRef token) : backend_(backend), token_(std::move(token)) {}
+  absl::Status Await() override;
+
+ private:
+  PyObject* const backend_;
+  const PyRef token_;
+};
+
+// Waits for one shard's bytes.
+class JaxHostCopy final : public HostCopy {
+ public:
+  JaxHostCopy(PyObject* backend, PyRef piece) : backend_(backend), piece_(std::move(piece)) {}
+  absl::StatusOr<HostShard> Await() override;
+
+ private:
+  PyObject* const backend_;
+  const PyRef piece_;
+};
+
+// With the GIL: reads the dict that Backend.compile returns.
+Compiled ReadCompiled(PyObject* dict);
+
+}  // namespace causeway::device

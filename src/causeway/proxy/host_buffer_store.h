@@ -1,0 +1,97 @@
+// One session's host buffers: bytes on their way between a client and its arrays.
+//
+// Buffers are immutable and stored once. Uploads and the requests that use them travel on separate
+// channels and race: Claim() may come first, and then waits (through OnReady) for the upload, for
+// its failure, or for the session's end, whichever is first. A claimed buffer leaves the store.
+//
+// Errors: ALREADY_EXISTS for a second buffer under one handle, NOT_FOUND for Lookup and Delete of
+// what is not there, DATA_LOSS for an upload whose bytes are not as many as announced,
+// RESOURCE_EXHAUSTED (naming the limit) when the session holds too much, CANCELLED after Shutdown.
+// Thread safety: all methods may be called from any thread; callbacks run without locks held.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
+#include "causeway/core/runtime.h"
+
+namespace causeway::proxy {
+
+class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
+ public:
+  struct Limits {
+    int64_t max_bytes = int64_t{64} << 30;  // stored or being uploaded
+    int64_t max_buffers = 1 << 20;          // stored, being uploaded, or claimed and awaited
+  };
+
+  // A buffer that is being received. Destroying it before Commit() fails whoever claimed it.
+  // Used by one thread at a time.
+  class Upload {
+   public:
+    ~Upload();
+    Upload(const Upload&) = delete;
+    Upload& operator=(const Upload&) = delete;
+    absl::Status Append(absl::string_view bytes);
+    // Makes the buffer visible. The upload is over, whatever the result.
+    absl::Status Commit();
+
+   private:
+    friend class HostBufferStore;
+    Upload(std::shared_ptr<HostBufferStore> store, uint64_t handle, int64_t size);
+    absl::Status SizeError(int64_t got) const;
+
+    const std::shared_ptr<HostBufferStore> store_;
+    const uint64_t handle_;
+    const int64_t size_;
+    int64_t received_ = 0;
+    bool over_ = false;
+    // Flat and uninitialised: chunks are copied once, into their final place.
+    std::unique_ptr<char[]> data_;
+  };
+
+  explicit HostBufferStore(Limits limits) : limits_(limits) {}
+
+  absl::StatusOr<std::unique_ptr<Upload>> BeginUpload(uint64_t handle, int64_t size);
+  // Stores bytes that are complete already.
+  absl::Status Put(uint64_t handle, absl::Cord bytes);
+  // Never waits.
+  absl::StatusOr<absl::Cord> Lookup(uint64_t handle);
+  absl::Status Delete(uint64_t handle);
+  // Takes the buffer out of the store, now or when it comes. Never null.
+  std::shared_ptr<core::HostBytes> Claim(uint64_t handle);
+
+  // Fails what waits with CANCELLED and drops everything. Later calls get CANCELLED too.
+  void Shutdown(absl::string_view reason);
+
+  int64_t num_buffers();
+  int64_t num_bytes();
+
+ private:
+  class PendingBytes;
+  struct Entry {
+    bool uploading = false;
+    bool ready = false;
+    int64_t size = 0;
+    absl::Cord bytes;                        // ready
+    std::shared_ptr<PendingBytes> claimant;  // claimed before ready
+  };
+
+  absl::Status Reserve(uint64_t handle, int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes);
+
+  const Limits limits_;
+  absl::Mutex mu_;
+  absl::flat_hash_map<uint64_t, Entry> entries_ ABSL_GUARDED_BY(mu_);
+  int64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
+  absl::Status shutdown_ ABSL_GUARDED_BY(mu_);
+};
+
+}  // namespace causeway::proxy

@@ -1,0 +1,151 @@
+// The version call and the session stream.
+#include <map>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "causeway/base/log.h"
+#include "causeway/proxy/grpc_service.h"
+#include "causeway/proxy/reply_queue.h"
+#include "causeway/proxy/session.h"
+#include "causeway/proxy/version.h"
+#include "google/protobuf/arena.h"
+
+namespace causeway::proxy {
+namespace {
+
+constexpr char kSessionMetadataKey[] = "ifrt-proxy-grpc-ifrt-session-metadata-bin";
+constexpr size_t kRequestBlockBytes = 16 << 10;
+
+Version FromProto(const wire_service::IfrtProxyVersion& proto) {
+  return {.protocol = proto.protocol_version(), .serdes = proto.ifrt_serdes_version_number()};
+}
+
+Hello MakeHello(const grpc::CallbackServerContext& call,
+                const wire_service::GrpcIfrtSessionMetadata& metadata) {
+  Hello hello{.peer = call.peer()};
+  for (const auto& [name, value] : metadata.initialization_data().attributes()) {
+    std::string& text = hello.data[name];
+    if (value.has_string_value()) text = value.string_value();
+    if (value.has_bool_value()) text = value.bool_value() ? "true" : "false";
+    if (value.has_int64_value()) text = absl::StrCat(value.int64_value());
+    if (value.has_float_value()) text = absl::StrCat(value.float_value());
+  }
+  return hello;
+}
+
+// One session's stream. Requests are handled where they are read, and the next one is read when
+// the handler returns: that keeps them in order without a queue or a thread.
+// Lives until OnDone.
+class SessionStream final : public ReplyQueue::Stream {
+ public:
+  SessionStream(const std::shared_ptr<Context>& context, grpc::CallbackServerContext* call)
+      : context_(context),
+        block_(new char[kRequestBlockBytes]),
+        arena_(block_.get(), kRequestBlockBytes),
+        replies_(std::make_shared<ReplyQueue>(this, context->options.max_queued_replies)) {
+    if (absl::Status s = Open(call); !s.ok()) {
+      LOG(WARNING) << "refused a session of " << call->peer() << ": " << s;
+      replies_->Finish(ToGrpc(s));
+      return;
+    }
+    ReadNext();
+  }
+
+  void OnReadDone(bool ok) override {
+    if (!ok) return End("the client closed its stream", grpc::Status::OK);
+    session_->Handle(*request_);
+    request_ = nullptr;
+    arena_.Reset();
+    if (replies_->MayRead()) ReadNext();
+  }
+
+  void OnWriteDone(bool ok) override {
+    if (replies_->OnWriteDone(ok)) ReadNext();
+  }
+
+  void OnCancel() override {
+    End("the client's connection is gone", grpc::Status(grpc::StatusCode::CANCELLED, "cancelled"));
+  }
+
+  void OnDone() override {
+    if (session_ != nullptr) {
+      session_->Close("its stream is done");
+      context_->RemoveStream(session_.get());
+    }
+    delete this;
+  }
+
+ private:
+  absl::Status Open(grpc::CallbackServerContext* call) {
+    wire_service::GrpcIfrtSessionMetadata metadata;
+    const std::string bytes = BinaryMetadata(*call, kSessionMetadataKey);
+    if (bytes.empty() || !metadata.ParseFromString(bytes)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "the call has no readable ", kSessionMetadataKey, "; connect with a JAX client"));
+    }
+    const Version version = FromProto(metadata.version());
+    if (absl::Status s = CheckSupported(version); !s.ok()) return s;
+    if (context_->options.admit) {
+      if (absl::Status s = context_->options.admit(MakeHello(*call, metadata)); !s.ok()) return s;
+    }
+    auto session = std::make_shared<Session>(context_, version, call->peer(), replies_);
+    if (absl::Status s = context_->AddStream(session); !s.ok()) return s;
+    session_ = std::move(session);
+    return absl::OkStatus();
+  }
+
+  void ReadNext() {
+    request_ = google::protobuf::Arena::CreateMessage<ifrt::IfrtRequest>(&arena_);
+    StartRead(request_);
+  }
+
+  void End(const char* reason, const grpc::Status& status) {
+    if (session_ != nullptr) session_->Close(reason);
+    replies_->Finish(status);
+  }
+
+  const std::shared_ptr<Context> context_;
+  const std::unique_ptr<char[]> block_;
+  google::protobuf::Arena arena_;
+  ifrt::IfrtRequest* request_ = nullptr;
+  const std::shared_ptr<ReplyQueue> replies_;
+  std::shared_ptr<Session> session_;  // null: refused
+};
+
+}  // namespace
+
+grpc::Status ToGrpc(const absl::Status& status) {
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()),
+                      std::string(status.message()));
+}
+
+std::string BinaryMetadata(const grpc::CallbackServerContext& call, const char* key) {
+  const auto& metadata = call.client_metadata();
+  auto it = metadata.find(key);
+  if (it == metadata.end()) return std::string();
+  return std::string(it->second.data(), it->second.size());
+}
+
+grpc::ServerUnaryReactor* GrpcService::GetVersion(
+    grpc::CallbackServerContext* call, const wire_service::GrpcGetVersionRequest* request,
+    wire_service::GrpcGetVersionResponse* response) {
+  grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
+  absl::StatusOr<Version> version =
+      Negotiate(FromProto(request->min_version()), FromProto(request->max_version()));
+  if (version.ok()) {
+    response->mutable_version()->set_protocol_version(version->protocol);
+    response->mutable_version()->set_ifrt_serdes_version_number(version->serdes);
+  } else {
+    LOG(WARNING) << call->peer() << ": " << version.status();
+  }
+  reactor->Finish(ToGrpc(version.status()));
+  return reactor;
+}
+
+grpc::ServerBidiReactor<ifrt::IfrtRequest, ifrt::IfrtResponse>* GrpcService::IfrtSession(
+    grpc::CallbackServerContext* call) {
+  return new SessionStream(context_, call);
+}
+
+}  // namespace causeway::proxy

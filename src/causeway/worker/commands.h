@@ -1,0 +1,209 @@
+// Plain values of the control stream on the worker's side: commands in, events out.
+//
+// Source of the fields: proto/control.proto. Encoding and decoding: command_codec.h.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "causeway/base/strong_id.h"
+#include "causeway/device/types.h"
+
+namespace causeway::worker {
+
+struct NodeMap {
+  std::vector<int32_t> nodes;
+  std::vector<std::string> data_addresses;
+};
+
+struct Welcome {
+  WorkerId worker;
+  Incarnation incarnation;
+  int devices_per_host = 0;
+  int num_workers = 0;
+  std::string coordinator;
+  int num_nodes = 0;
+  std::string platform;
+  int max_inflight_launches = 0;
+  uint64_t heartbeat_ms = 0;
+  std::string token;       // for the Bulk stream
+  std::string push_token;  // for Push between workers
+};
+struct OpenEpoch {
+  EpochId epoch;
+  int node = 0;
+  NodeMap nodes;
+  uint64_t drain_ms = 0;
+};
+struct SetNodes {
+  EpochId epoch;
+  NodeMap nodes;
+};
+struct AbortEpoch {
+  EpochId epoch;
+  absl::Status cause;
+};
+
+// A piece of a shard that is put together in host memory.
+struct Piece {
+  std::vector<int64_t> start, dims;  // in the new shard
+  TransferId transfer;               // when not 0
+  BufferId buffer;                   // else a part of a local shard
+  int32_t device = 0;
+  std::vector<int64_t> source_start;
+};
+struct ShardBuild {
+  enum class Kind { kInline, kAlias, kCopy, kTransfer, kPieces };
+  Kind kind = Kind::kInline;
+  int32_t device = 0;
+  std::vector<int64_t> dims;
+  device::HostBytes bytes;            // kInline
+  std::vector<int64_t> byte_strides;  // kInline; empty = dense
+  BufferId buffer;                    // kAlias, kCopy
+  int32_t source_device = 0;          // kAlias, kCopy
+  TransferId transfer;                // kTransfer
+  std::vector<Piece> pieces;          // kPieces
+};
+struct Build {
+  BufferId buffer;
+  int32_t dtype = 0;
+  std::string memory_kind;
+  std::vector<ShardBuild> shards;
+};
+struct Send {
+  TransferId transfer;
+  BufferId buffer;
+  int32_t device = 0;
+  WorkerId to;
+  bool whole = true;
+  std::vector<int64_t> start, dims;
+};
+// One chunk of a transfer, as it comes from the network.
+struct Chunk {
+  TransferId transfer;
+  int64_t offset = 0;
+  int64_t total = 0;
+  std::string bytes;
+  absl::Status error;
+  std::vector<int64_t> byte_strides;
+  std::string token;
+  std::optional<uint64_t> checksum;  // xxh3 of `bytes`
+};
+struct Fetch {
+  RequestId request;
+  BufferId buffer;
+  std::vector<int32_t> devices;
+};
+struct AwaitReady {
+  RequestId request;
+  std::vector<BufferId> buffers;
+};
+struct Compile {
+  RequestId request;
+  ProgramId program;
+  device::CompileRequest what;
+};
+struct LoadProgram {
+  ProgramId program;
+  device::ProgramSource source;
+};
+struct Bind {
+  BindingId binding;
+  ProgramId program;
+  std::vector<int32_t> devices;
+  std::vector<std::string> output_memory_kinds;
+  std::vector<int32_t> output_dtypes;
+};
+struct Unbind {
+  BindingId binding;
+};
+struct DropProgram {
+  ProgramId program;
+};
+struct Launch {
+  BindingId binding;
+  EpochId epoch;
+  LaunchSeq seq;  // 0 = this worker only
+  std::vector<BufferId> args, outputs;
+  std::vector<int32_t> protect;
+  RequestId request;
+};
+struct Free {
+  std::vector<BufferId> buffers;
+};
+struct Introspect {
+  RequestId request;
+  ProgramId program;
+  std::string what;
+};
+struct Ping {
+  uint64_t number = 0;
+};
+// Transfers that earlier commands await from `from` will never come.
+struct FailTransfers {
+  WorkerId from;
+  absl::Status cause;
+};
+struct Shutdown {
+  std::string reason;
+};
+
+using Command = std::variant<Welcome, OpenEpoch, SetNodes, AbortEpoch, Build, Send, Chunk, Fetch,
+                             AwaitReady, Compile, LoadProgram, Bind, Unbind, DropProgram, Launch,
+                             Free, Introspect, Ping, FailTransfers, Shutdown>;
+
+// ---------------------------------------------------------------- events
+
+struct Hello {
+  WorkerId worker;
+  int pid = 0;
+  std::string host;
+  std::string data_address;
+  device::DeviceInfo device;
+  std::string token;  // Bulk only
+};
+struct Reply {
+  RequestId request;
+  absl::Status status;
+  std::optional<device::Compiled> compiled;
+  std::string text;
+  std::map<std::string, double> numbers;
+};
+struct FetchData {
+  RequestId request;
+  int32_t device = 0;
+  int64_t offset = 0;
+  device::HostBytes bytes;  // of the whole shard
+  int64_t size = 0;         // of this chunk
+};
+struct LaunchDone {
+  EpochId epoch;
+  LaunchSeq seq;
+};
+struct LaunchFailed {
+  EpochId epoch;
+  LaunchSeq seq;
+  absl::Status status;
+};
+struct EpochOpened {
+  EpochId epoch;
+  absl::Status status;
+  int adopted_buffers = 0;
+  uint64_t drain_us = 0, client_us = 0, adopt_us = 0;
+};
+struct Pong {
+  uint64_t number = 0;
+  int inflight = 0;
+  int64_t resident_bytes = 0, buffers = 0, buffer_bytes = 0;
+  int open_files = 0, threads = 0;
+  int64_t compiles = 0, loads = 0, launches = 0;
+};
+using Event =
+    std::variant<Hello, Reply, FetchData, LaunchDone, LaunchFailed, EpochOpened, Pong>;
+
+}  // namespace causeway::worker

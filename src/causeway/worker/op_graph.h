@@ -1,0 +1,187 @@
+// What a worker does with its commands: the buffer table, dependencies, and launch order.
+//
+// Commands come in stream order. One whose inputs are all there runs at once; one that waits (for a
+// transfer, or for a parked command) is parked and everything independent runs ahead. Rules:
+//   1. An operation captures its values when it comes, so Free never takes them from it.
+//   2. A launch may take over its arguments' memory, so it waits for earlier parked readers of them.
+//   3. Multi-worker launches (seq != 0) run strictly in stream order: a parked one holds back later
+//      multi-worker ones and nothing else.
+//   4. An error in an input becomes the error of every output, with the first cause kept; for a
+//      multi-worker launch it closes the epoch here (launch_ledger.h).
+//   5. Launches in flight are bounded, a device and in all: XLA:CPU deadlocks otherwise.
+//   6. A multi-worker launch is issued while another is in flight only if it depends on the latest
+//      one's results. XLA skips it then where the other fails. An independent one would go ahead on
+//      that worker, meet its peers inside the failed one, and collectives carry no tag to notice:
+//      wrong bytes, or the end of the process where the sizes differ.
+//
+// Thread safety: none; all calls come from one thread. Time and waiting come in through GraphHost.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "causeway/device/device.h"
+#include "causeway/worker/commands.h"
+#include "causeway/worker/fault_plan.h"
+#include "causeway/worker/graph_nodes.h"
+#include "causeway/worker/launch_ledger.h"
+
+namespace causeway::worker {
+
+// What the graph needs from the process around it. Nothing here blocks.
+class GraphHost {
+ public:
+  virtual ~GraphHost() = default;
+  // To be answered by OpGraph::LaunchFinished on the graph's thread, in order for multi-worker
+  // launches; the ledger hears of those first.
+  virtual void Watch(std::shared_ptr<LaunchRecord> record) = 0;
+  // Waits elsewhere and calls `done` there.
+  virtual void AwaitBytes(std::unique_ptr<device::HostCopy> copy,
+                          absl::AnyInvocable<void(absl::StatusOr<device::HostShard>)> done) = 0;
+  virtual void AwaitArrays(std::vector<device::ArrayRef> arrays,
+                           absl::AnyInvocable<void(absl::Status)> done) = 0;
+  // Runs `work` later on the graph's thread. May be called from anywhere.
+  virtual void Post(absl::AnyInvocable<void()> work) = 0;
+  // May be called from anywhere; events of one thread keep their order.
+  virtual void Emit(Event event) = 0;
+  // Hands bytes to another worker; an error travels in their place.
+  virtual void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) = 0;
+  virtual absl::Time Now() = 0;
+};
+
+struct GraphOptions {
+  int worker = 0;
+  int devices_per_host = 1;
+  int max_inflight_multi = 8;
+  int max_inflight_device = 16;
+  int64_t max_unclaimed_bytes = int64_t{4} << 30;  // transfers that came before their Build
+  absl::Duration transfer_timeout = absl::Minutes(10);
+  FaultPlan faults;
+};
+
+class OpGraph {
+ public:
+  // All must outlive the graph.
+  OpGraph(device::Device* device, GraphHost* host, LaunchLedger* ledger, GraphOptions options);
+
+  // Commands, in stream order.
+  void Run(Build build);
+  void Run(Send send);
+  void Run(Fetch fetch);
+  void Run(AwaitReady await);
+  void Run(LoadProgram load);
+  void Run(Bind bind);
+  void Run(Unbind unbind);
+  void Run(DropProgram drop);
+  void Run(Launch launch);
+  void Run(const Free& free);
+  void Run(const SetNodes& nodes);
+  void Run(const FailTransfers& fail);
+
+  // OpenEpoch in two steps, with the wait for launches in flight (bounded) between them.
+  void CloseEpochs(EpochId next);
+  EpochOpened OpenEpoch(const worker::OpenEpoch& open, const device::EpochSpec& spec);
+
+  // Multi-worker launches of epochs up to `epoch` that were parked will not run.
+  void DropParkedLaunches(EpochId epoch, const absl::Status& cause);
+
+  // Bytes of a transfer have come, or never will.
+  void TransferArrived(TransferId id, absl::StatusOr<device::HostBytes> bytes,
+                       std::vector<int64_t> byte_strides);
+  void LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::Status status);
+  // Gives up transfers that are overdue. To be called about once a second.
+  void Tick();
+  // Forgets everything: another life of this worker begins.
+  void Reset();
+
+  std::shared_ptr<const device::ProgramSource> FindProgram(ProgramId id) const;
+  const std::vector<int32_t>& nodes() const { return nodes_; }
+  struct Stats {
+    int64_t buffers = 0, buffer_bytes = 0, loads = 0, launches = 0;
+    int parked_launches = 0;
+  };
+  Stats stats() const;
+
+ private:
+  struct Binding {
+    std::shared_ptr<const device::ProgramSource> source;
+    worker::Bind bind;
+    std::vector<int> ordinals;  // local
+    std::shared_ptr<device::Program> loaded;
+    EpochId loaded_in;
+  };
+  struct PendingLaunch {
+    worker::Launch launch;
+    std::shared_ptr<Binding> binding;
+    std::vector<ValueRef> args, outputs;
+    OperationRef operation;  // set when parked
+    bool dropped = false;
+    enum class Fault { kNone, kSkip, kOutOfMemory } fault = Fault::kNone;
+  };
+  using PendingLaunchRef = std::shared_ptr<PendingLaunch>;
+  struct BuildState;
+
+  // Dependencies.
+  ValueRef Find(BufferId id) const;  // a value in error when unknown
+  ValueRef NewOutput(BufferId id);
+  ValueRef ClaimTransfer(TransferId id);
+  OperationRef MakeOperation(absl::Span<const ValueRef> reads, bool exclusive);
+  void Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run);
+  void Finish(const OperationRef& operation);
+  void Unblock(const OperationRef& operation);
+  void Resolve(const ValueRef& value, absl::StatusOr<device::ArrayRef> array);
+  void Settle(const ValueRef& value);
+  void Pump();
+
+  // Launches.
+  void Enqueue(PendingLaunchRef launch);
+  bool HasRoom(const PendingLaunch& launch) const;
+  void Issue(PendingLaunch& launch);
+  absl::StatusOr<std::shared_ptr<LaunchRecord>> IssueOnDevice(PendingLaunch& launch);
+  void FailOutputs(PendingLaunch& launch, const absl::Status& cause);
+  void ApplyFaults(PendingLaunch& launch);
+  absl::Status EnsureLoaded(Binding& binding);
+
+  // Builds.
+  void GiveUp(TransferId id, absl::Status cause);
+  void StartBuild(std::shared_ptr<BuildState> state);
+  void FinishBuild(BuildState& state);
+  absl::StatusOr<device::ArrayRef> MakeArray(BuildState& state);
+
+  absl::StatusOr<device::ArrayRef> Use(Value& value);
+
+  device::Device* const device_;
+  GraphHost* const host_;
+  LaunchLedger* const ledger_;
+  const GraphOptions options_;
+
+  EpochId epoch_;
+  std::vector<int32_t> nodes_;
+  absl::flat_hash_map<BufferId, ValueRef> buffers_;
+  absl::flat_hash_map<TransferId, ValueRef> transfers_;
+  std::deque<TransferId> unclaimed_;
+  int64_t unclaimed_bytes_ = 0;
+  absl::flat_hash_map<ProgramId, std::shared_ptr<const device::ProgramSource>> programs_;
+  absl::flat_hash_map<BindingId, std::shared_ptr<Binding>> bindings_;
+
+  std::deque<OperationRef> runnable_;
+  std::deque<PendingLaunchRef> multi_queue_;  // in stream order, blocked or not
+  std::deque<PendingLaunchRef> local_ready_;  // unblocked, waiting for room
+  PendingLaunchRef swapped_;                  // fault injection only
+  std::vector<int> inflight_;                 // by local ordinal
+  int inflight_multi_ = 0;
+  LaunchSeq last_multi_;  // the latest that was issued
+  std::pair<EpochId, LaunchSeq> last_queued_;  // multi-worker launches
+  bool pumping_ = false;
+  int64_t multi_count_ = 0, launches_ = 0, loads_ = 0;
+};
+
+}  // namespace causeway::worker

@@ -1,0 +1,240 @@
+// Launches: order, room, arguments, failure.
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "causeway/base/check.h"
+#include "causeway/base/log.h"
+#include "causeway/base/status_macros.h"
+#include "causeway/worker/op_graph.h"
+
+namespace causeway::worker {
+
+void OpGraph::Run(Launch launch) {
+  auto pending = std::make_shared<PendingLaunch>();
+  const auto it = bindings_.find(launch.binding);
+  if (it != bindings_.end()) {
+    pending->binding = it->second;
+  } else {
+    pending->binding = std::make_shared<Binding>();  // fails at issue, in order
+    pending->binding->bind.binding = launch.binding;
+  }
+  for (const BufferId id : launch.args) pending->args.push_back(Find(id));
+  for (const BufferId id : launch.outputs) pending->outputs.push_back(NewOutput(id));
+  pending->launch = std::move(launch);
+  if (pending->launch.seq == LaunchSeq(0)) {
+    Enqueue(std::move(pending));
+    Pump();
+    return;
+  }
+  ++multi_count_;
+  ApplyFaults(*pending);
+  if (options_.faults.swap_launch > 0 && multi_count_ == options_.faults.swap_launch) {
+    swapped_ = std::move(pending);
+    return;
+  }
+  Enqueue(std::move(pending));
+  if (swapped_ != nullptr) Enqueue(std::exchange(swapped_, nullptr));
+  Pump();
+}
+
+void OpGraph::ApplyFaults(PendingLaunch& launch) {
+  if (multi_count_ == options_.faults.skip_launch) launch.fault = PendingLaunch::Fault::kSkip;
+  if (multi_count_ == options_.faults.oom_launch) {
+    launch.fault = PendingLaunch::Fault::kOutOfMemory;
+  }
+}
+
+void OpGraph::Enqueue(PendingLaunchRef launch) {
+  const bool multi = launch->launch.seq != LaunchSeq(0);
+  if (multi) {
+    // Told at once, before anything waits for room: the peers may be in the wrong launch already.
+    const auto place = std::make_pair(launch->launch.epoch, launch->launch.seq);
+    if (place <= last_queued_) {
+      const absl::Status cause = absl::InternalError(
+          absl::StrCat("launch ", place.second.value(), " came after launch ",
+                       last_queued_.second.value(), " on worker ", options_.worker,
+                       "; the head has to send launches in growing order"));
+      ledger_->Refuse(place.first, place.second, cause);
+      FailOutputs(*launch, cause);
+      return;
+    }
+    last_queued_ = place;
+  }
+  OperationRef operation = MakeOperation(launch->args, /*exclusive=*/true);
+  const bool may_issue =
+      operation->blockers == 0 && HasRoom(*launch) &&
+      (multi ? multi_queue_.empty() : local_ready_.empty()) && runnable_.empty();
+  if (may_issue) {
+    Issue(*launch);
+    return;
+  }
+  launch->operation = operation;
+  for (const ValueRef& value : launch->args) value->readers.push_back(operation);
+  if (multi) {
+    // Unblocking needs no action of its own: Pump looks at the head of the queue.
+    multi_queue_.push_back(std::move(launch));
+    return;
+  }
+  if (operation->blockers == 0) {
+    local_ready_.push_back(std::move(launch));
+    return;
+  }
+  operation->run = [this, launch] { local_ready_.push_back(launch); };
+}
+
+bool OpGraph::HasRoom(const PendingLaunch& launch) const {
+  if (launch.launch.seq != LaunchSeq(0) && inflight_multi_ > 0) {
+    if (inflight_multi_ >= options_.max_inflight_multi) return false;
+    const bool depends =
+        std::any_of(launch.args.begin(), launch.args.end(),
+                    [this](const ValueRef& value) { return value->after == last_multi_; });
+    if (!depends) return false;
+  }
+  const std::vector<int>& ordinals = launch.binding->ordinals;
+  return std::all_of(ordinals.begin(), ordinals.end(),
+                     [this](int k) { return inflight_[k] < options_.max_inflight_device; });
+}
+
+absl::Status OpGraph::EnsureLoaded(Binding& binding) {
+  if (binding.loaded != nullptr && binding.loaded_in == epoch_) return absl::OkStatus();
+  if (binding.source == nullptr) {
+    binding.source = FindProgram(binding.bind.program);
+  }
+  if (binding.source == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("binding ", binding.bind.binding.value(), " has no program on worker ",
+                     options_.worker, "; the head has to send LoadProgram and Bind first"));
+  }
+  ASSIGN_OR_RETURN(binding.loaded,
+                   device_->Load({.source = binding.source,
+                                  .devices = binding.bind.devices,
+                                  .nodes = nodes_,
+                                  .output_memory_kinds = binding.bind.output_memory_kinds,
+                                  .output_dtypes = binding.bind.output_dtypes}));
+  binding.loaded_in = epoch_;
+  ++loads_;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaunch& launch) {
+  RETURN_IF_ERROR(EnsureLoaded(*launch.binding));
+  if (launch.fault == PendingLaunch::Fault::kOutOfMemory) {
+    return absl::ResourceExhaustedError("fault injection: out of memory at launch");
+  }
+  if (launch.fault == PendingLaunch::Fault::kSkip) {
+    return absl::InternalError("fault injection: the runtime skipped the launch");
+  }
+  std::vector<device::ArrayRef> args;
+  args.reserve(launch.args.size());
+  for (const ValueRef& value : launch.args) {
+    ASSIGN_OR_RETURN(device::ArrayRef array, Use(*value));
+    args.push_back(std::move(array));
+  }
+  ASSIGN_OR_RETURN(device::Launched launched,
+                   device_->Launch(*launch.binding->loaded, args, launch.launch.protect));
+  if (launched.outputs.size() != launch.outputs.size()) {
+    return absl::InternalError(absl::StrCat("the program has ", launched.outputs.size(),
+                                            " outputs, the launch names ",
+                                            launch.outputs.size()));
+  }
+  auto record = std::make_shared<LaunchRecord>();
+  record->epoch = launch.launch.epoch;
+  record->seq = launch.launch.seq;
+  record->ordinals = launch.binding->ordinals;
+  record->completion = std::move(launched.completion);
+  LaunchSeq after = launch.launch.seq;
+  for (const ValueRef& value : launch.args) after = std::max(after, value->after);
+  for (size_t i = 0; i < launch.outputs.size(); ++i) {
+    launch.outputs[i]->after = after;
+    record->outputs.push_back(launch.outputs[i]);
+    launch.outputs[i]->producer = record;
+    Resolve(launch.outputs[i], std::move(launched.outputs[i]));
+  }
+  return record;
+}
+
+void OpGraph::Issue(PendingLaunch& launch) {
+  const bool multi = launch.launch.seq != LaunchSeq(0);
+  absl::Status status;
+  for (const ValueRef& value : launch.args) status.Update(value->error);
+  bool admitted = false;
+  if (multi) {
+    if (!status.ok()) {
+      // The reason against the epoch comes before the reason against the argument.
+      const absl::Status verdict = ledger_->Verdict(launch.launch.epoch);
+      if (verdict.ok()) ledger_->Refuse(launch.launch.epoch, launch.launch.seq, status);
+    } else {
+      status = ledger_->Admit(launch.launch.epoch, launch.launch.seq);
+      admitted = status.ok();
+    }
+  }
+  if (status.ok()) {
+    auto issued = IssueOnDevice(launch);
+    status = issued.status();
+    if (status.ok()) {
+      ++launches_;
+      for (const int k : (*issued)->ordinals) ++inflight_[k];
+      if (multi) {
+        ++inflight_multi_;
+        last_multi_ = launch.launch.seq;
+      }
+      if (const RequestId request = launch.launch.request; request != RequestId(0)) {
+        (*issued)->waiters.push_back([this, request](const absl::Status& end) {
+          host_->Emit(Reply{.request = request, .status = end});
+        });
+      }
+      host_->Watch(*std::move(issued));
+    } else if (admitted) {
+      ledger_->Complete(launch.launch.epoch, launch.launch.seq, status);
+    }
+  }
+  if (!status.ok()) FailOutputs(launch, status);
+  if (launch.operation != nullptr) Finish(launch.operation);
+  // Drops this launch's hold on its arguments while the record lives on.
+  launch.args.clear();
+}
+
+void OpGraph::FailOutputs(PendingLaunch& launch, const absl::Status& cause) {
+  for (const ValueRef& output : launch.outputs) {
+    if (output->pending()) Resolve(output, cause);
+  }
+  if (launch.launch.request != RequestId(0)) {
+    host_->Emit(Reply{.request = launch.launch.request, .status = cause});
+  }
+}
+
+void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::Status status) {
+  CHECK(!record->done);
+  record->done = true;
+  record->status = status;
+  for (const int k : record->ordinals) --inflight_[k];
+  if (record->seq != LaunchSeq(0)) --inflight_multi_;
+  if (!status.ok()) {
+    // The values are garbage or will never be: later commands see the cause, not XLA's echo of it.
+    for (const std::weak_ptr<Value>& weak : record->outputs) {
+      const ValueRef value = weak.lock();
+      if (value == nullptr || value->producer != record) continue;
+      value->state = Value::State::kError;
+      value->error = status;
+      value->array = nullptr;
+    }
+  }
+  for (auto& waiter : std::exchange(record->waiters, {})) waiter(status);
+  Pump();
+}
+
+void OpGraph::DropParkedLaunches(EpochId epoch, const absl::Status& cause) {
+  for (const PendingLaunchRef& launch : multi_queue_) {
+    if (launch->dropped || launch->launch.epoch > epoch) continue;
+    launch->dropped = true;
+    FailOutputs(*launch, cause);
+    if (launch->operation != nullptr) Finish(launch->operation);
+  }
+  if (swapped_ != nullptr && swapped_->launch.epoch <= epoch) {
+    FailOutputs(*std::exchange(swapped_, nullptr), cause);
+  }
+  Pump();
+}
+
+}  // namespace causeway::worker

@@ -1,0 +1,486 @@
+// Tests: order, parking, poisoning and the fence of a worker's graph, over fake devices.
+#include "causeway/worker/op_graph.h"
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <map>
+
+#include "absl/strings/str_cat.h"
+#include "causeway/device/fake_device.h"
+
+namespace causeway::worker {
+namespace {
+
+constexpr char kAddOne[] = "fake add_one; inputs 1; addc 0 1; out f32[2] 1";
+constexpr char kAddOneDonating[] = "fake add_one; inputs 1; addc 0 1; out f32[2] 1; donate 0";
+// Keeps the sum over all devices apart from its own input: x -> psum(x) * 10.
+constexpr char kSum[] = "fake sum; inputs 1; psum 0; mulc 1 10; out f32[2] 2";
+constexpr char kFail[] = "fake bad; inputs 1; fail RESOURCE_EXHAUSTED no room; out f32[2] 0";
+
+// One emulated worker without threads: completions and copies are collected by hand.
+class TestWorker final : public GraphHost {
+ public:
+  TestWorker(int worker, device::FakeFabric* fabric, GraphOptions options = {})
+      : worker_(worker),
+        device_(1, fabric),
+        ledger_([this](Event e) { Emit(std::move(e)); }),
+        graph_(&device_, this, &ledger_, With(options, worker)) {}
+
+  static GraphOptions With(GraphOptions options, int worker) {
+    options.worker = worker;
+    options.devices_per_host = 1;
+    return options;
+  }
+
+  void Watch(std::shared_ptr<LaunchRecord> record) override { watched.push_back(record); }
+  void AwaitBytes(std::unique_ptr<device::HostCopy> copy,
+                  absl::AnyInvocable<void(absl::StatusOr<device::HostShard>)> done) override {
+    copies.push_back({std::move(copy), std::move(done)});
+  }
+  void AwaitArrays(std::vector<device::ArrayRef> arrays,
+                   absl::AnyInvocable<void(absl::Status)> done) override {
+    done(device_.AwaitReady(arrays));
+  }
+  void Post(absl::AnyInvocable<void()> work) override { posted.push_back(std::move(work)); }
+  void Emit(Event event) override { events.push_back(std::move(event)); }
+  void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) override {
+    pushed[transfer] = std::move(bytes);
+  }
+  absl::Time Now() override { return now; }
+
+  // Lets everything that can end do so.
+  void Settle() {
+    bool progress = true;
+    while (progress) {
+      progress = false;
+      while (!watched.empty() && device::FakeCompletionIsReady(*watched.front()->completion)) {
+        auto record = std::move(watched.front());
+        watched.pop_front();
+        const absl::Status status = record->completion->Await();
+        if (record->seq != LaunchSeq(0)) ledger_.Complete(record->epoch, record->seq, status);
+        graph_.LaunchFinished(record, status);
+        progress = true;
+      }
+      while (!posted.empty()) {
+        auto work = std::move(posted.front());
+        posted.pop_front();
+        work();
+        progress = true;
+      }
+    }
+  }
+  // After Settle: copies of values that exist.
+  void FinishCopies() {
+    while (!copies.empty()) {
+      auto [copy, done] = std::move(copies.front());
+      copies.pop_front();
+      done(copy->Await());
+      Settle();
+    }
+  }
+
+  void OpenEpoch(uint64_t epoch, const std::vector<int32_t>& nodes) {
+    graph_.CloseEpochs(EpochId(epoch));
+    worker::OpenEpoch open;
+    open.epoch = EpochId(epoch);
+    open.node = nodes[worker_];
+    open.nodes.nodes = nodes;
+    const auto opened = graph_.OpenEpoch(
+        open, {.epoch = epoch, .node = open.node, .worker = worker_, .devices_per_host = 1});
+    ASSERT_TRUE(opened.status.ok()) << opened.status;
+  }
+  void Program(uint64_t id, const std::string& text, const std::vector<int32_t>& devices) {
+    device::ProgramSource source;
+    source.serialized = text;
+    graph_.Run(LoadProgram{ProgramId(id), source});
+    graph_.Run(Bind{BindingId(id), ProgramId(id), devices, {}, {11}});
+  }
+  void Build(uint64_t buffer, std::vector<float> values) {
+    graph_.Run(worker::Build{BufferId(buffer), 11, "", {Inline(std::move(values))}});
+  }
+  ShardBuild Inline(std::vector<float> values) {
+    ShardBuild shard;
+    shard.device = worker_;
+    shard.dims = {static_cast<int64_t>(values.size())};
+    shard.bytes = Bytes(values);
+    return shard;
+  }
+  void BuildFromTransfer(uint64_t buffer, uint64_t transfer) {
+    ShardBuild shard;
+    shard.kind = ShardBuild::Kind::kTransfer;
+    shard.device = worker_;
+    shard.dims = {2};
+    shard.transfer = TransferId(transfer);
+    graph_.Run(worker::Build{BufferId(buffer), 11, "", {shard}});
+  }
+  static device::HostBytes Bytes(const std::vector<float>& values) {
+    std::string text(values.size() * sizeof(float), '\0');
+    std::memcpy(text.data(), values.data(), text.size());
+    return device::HostBlock::FromString(std::move(text));
+  }
+  void Launch(uint64_t binding, uint64_t seq, std::vector<uint64_t> args, uint64_t output,
+              uint64_t epoch = 1) {
+    worker::Launch launch;
+    launch.binding = BindingId(binding);
+    launch.epoch = EpochId(epoch);
+    launch.seq = LaunchSeq(seq);
+    for (const uint64_t a : args) launch.args.push_back(BufferId(a));
+    launch.outputs = {BufferId(output)};
+    graph_.Run(std::move(launch));
+  }
+  void Free(uint64_t buffer) { graph_.Run(worker::Free{{BufferId(buffer)}}); }
+  // "v0 v1", "pending", or "CODE: message".
+  std::string Read(uint64_t buffer) {
+    const RequestId request(++last_request_);
+    graph_.Run(Fetch{request, BufferId(buffer), {worker_}});
+    Settle();
+    if (!copies.empty()) FinishCopies();
+    std::string text = "pending";
+    for (const Event& event : events) {
+      if (const auto* data = std::get_if<FetchData>(&event);
+          data != nullptr && data->request == request) {
+        text.clear();
+        for (size_t i = 0; i < data->bytes->size(); i += sizeof(float)) {
+          float value;
+          std::memcpy(&value, data->bytes->data() + i, sizeof(value));
+          absl::StrAppend(&text, i > 0 ? " " : "", value);
+        }
+      }
+      if (const auto* reply = std::get_if<Reply>(&event);
+          reply != nullptr && reply->request == request && !reply->status.ok()) {
+        text = absl::StrCat(absl::StatusCodeToString(reply->status.code()), ": ",
+                            std::string(reply->status.message()));
+      }
+    }
+    return text;
+  }
+  // The highest confirmed launch of epoch 1, and the first failed one (0 = none).
+  uint64_t done() const {
+    uint64_t seq = 0;
+    for (const Event& e : events) {
+      if (const auto* d = std::get_if<LaunchDone>(&e)) seq = std::max(seq, d->seq.value());
+    }
+    return seq;
+  }
+  uint64_t failed() const {
+    for (const Event& e : events) {
+      if (const auto* f = std::get_if<LaunchFailed>(&e)) return f->seq.value();
+    }
+    return 0;
+  }
+
+  const int worker_;
+  device::FakeDevice device_;
+  LaunchLedger ledger_;
+  OpGraph graph_;
+  absl::Time now = absl::UnixEpoch();
+  std::deque<std::shared_ptr<LaunchRecord>> watched;
+  struct Copy {
+    std::unique_ptr<device::HostCopy> copy;
+    absl::AnyInvocable<void(absl::StatusOr<device::HostShard>)> done;
+  };
+  std::deque<Copy> copies;
+  std::deque<absl::AnyInvocable<void()>> posted;
+  std::vector<Event> events;
+  std::map<TransferId, absl::StatusOr<device::HostBytes>> pushed;
+  uint64_t last_request_ = 0;
+};
+
+class OpGraphTest : public ::testing::Test {
+ protected:
+  device::FakeFabric fabric_;
+};
+
+TEST_F(OpGraphTest, RunsAChainAndFreesNothingTooEarly) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Build(10, {1, 2});
+  w.Launch(1, 0, {10}, 11);
+  w.Free(10);
+  w.Launch(1, 0, {11}, 12);
+  EXPECT_EQ(w.Read(12), "3 4");
+  EXPECT_NE(w.Read(10).find("not on worker 0"), std::string::npos);
+  EXPECT_EQ(w.graph_.stats().buffers, 2);
+}
+
+TEST_F(OpGraphTest, ParksWhatWaitsForATransferAndRunsTheRest) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.BuildFromTransfer(10, 77);
+  w.Launch(1, 0, {10}, 11);
+  w.Free(10);  // while its reader is parked
+  w.Build(20, {5, 5});
+  w.Launch(1, 0, {20}, 21);
+  EXPECT_EQ(w.Read(21), "6 6");
+  EXPECT_EQ(w.Read(11), "pending");
+  w.graph_.TransferArrived(TransferId(77), TestWorker::Bytes({1, 2}), {});
+  EXPECT_EQ(w.Read(11), "2 3");
+}
+
+TEST_F(OpGraphTest, KeepsATransferThatCameEarly) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.graph_.TransferArrived(TransferId(77), TestWorker::Bytes({1, 2}), {});
+  w.BuildFromTransfer(10, 77);
+  EXPECT_EQ(w.Read(10), "1 2");
+}
+
+TEST_F(OpGraphTest, BoundsUnclaimedTransfersAndTellsTheLateBuild) {
+  GraphOptions options;
+  options.max_unclaimed_bytes = 12;
+  TestWorker w(0, &fabric_, options);
+  w.OpenEpoch(1, {1});
+  w.graph_.TransferArrived(TransferId(1), TestWorker::Bytes({1, 2}), {});
+  w.graph_.TransferArrived(TransferId(2), TestWorker::Bytes({3, 4}), {});
+  w.BuildFromTransfer(10, 1);
+  w.BuildFromTransfer(11, 2);
+  EXPECT_EQ(w.Read(10).substr(0, 18), "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(w.Read(11), "3 4");
+}
+
+TEST_F(OpGraphTest, GivesUpATransferThatNeverComes) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.BuildFromTransfer(10, 77);
+  w.now += absl::Hours(1);
+  w.graph_.Tick();
+  EXPECT_EQ(w.Read(10).substr(0, 17), "DEADLINE_EXCEEDED");
+}
+
+TEST_F(OpGraphTest, FailsTransfersOfALostSenderOnly) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  const uint64_t from_1 = uint64_t{2} << 48, from_2 = uint64_t{3} << 48;
+  w.BuildFromTransfer(10, from_1 + 1);
+  w.BuildFromTransfer(11, from_2 + 1);
+  w.graph_.Run(FailTransfers{WorkerId(1), absl::DataLossError("worker 1 is lost")});
+  EXPECT_EQ(w.Read(10), "DATA_LOSS: worker 1 is lost");
+  EXPECT_EQ(w.Read(11), "pending");
+}
+
+TEST_F(OpGraphTest, AnErrorPoisonsWithItsFirstCause) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Program(2, kFail, {0});
+  w.Build(10, {1, 2});
+  w.Launch(2, 0, {10}, 11);
+  w.Settle();
+  w.Launch(1, 0, {11}, 12);
+  EXPECT_EQ(w.Read(12), "RESOURCE_EXHAUSTED: no room");
+  EXPECT_EQ(w.Read(10), "1 2");
+}
+
+TEST_F(OpGraphTest, ALaunchThatTakesOverWaitsForEarlierReaders) {
+  GraphOptions options;
+  options.max_inflight_device = 1;
+  TestWorker w(0, &fabric_, options);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Program(2, kAddOneDonating, {0});
+  w.Build(10, {1, 2});
+  w.BuildFromTransfer(11, 5);
+  w.Program(3, "fake two; inputs 2; add 0 1; out f32[2] 2", {0});
+  w.Launch(3, 0, {10, 11}, 12);  // parked, reads 10
+  w.Launch(2, 0, {10}, 13);      // would delete 10 under the parked one
+  w.graph_.TransferArrived(TransferId(5), TestWorker::Bytes({10, 10}), {});
+  EXPECT_EQ(w.Read(12), "11 12");
+  EXPECT_EQ(w.Read(13), "2 3");
+}
+
+TEST_F(OpGraphTest, BoundsLaunchesInFlight) {
+  GraphOptions options;
+  options.max_inflight_device = 2;
+  TestWorker w(0, &fabric_, options);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Build(100, {0, 0});
+  for (uint64_t i = 0; i < 10; ++i) w.Launch(1, 0, {100 + i}, 101 + i);
+  EXPECT_EQ(w.watched.size(), 2u);  // nobody confirmed yet
+  EXPECT_EQ(w.Read(110), "10 10");
+  EXPECT_EQ(w.graph_.stats().launches, 10);
+}
+
+// Two workers with one collective; values count as seen only below the common confirmation.
+class OpGraphPairTest : public OpGraphTest {
+ protected:
+  void Start(GraphOptions options_of_0 = {}) {
+    a_ = std::make_unique<TestWorker>(0, &fabric_, options_of_0);
+    b_ = std::make_unique<TestWorker>(1, &fabric_);
+    for (TestWorker* w : {a_.get(), b_.get()}) {
+      w->OpenEpoch(1, {1, 2});
+      w->Program(1, kSum, {0, 1});
+      w->Program(2, kAddOne, {w->worker_});
+      for (uint64_t i = 1; i <= 8; ++i) w->Build(i, {static_cast<float>(i), 0});
+    }
+  }
+  // Launches i = 1..8: sum of inputs i on both workers, so output 100+i = 20 i.
+  void RunAll() {
+    for (uint64_t i = 1; i <= 8; ++i) {
+      for (TestWorker* w : {a_.get(), b_.get()}) w->Launch(1, i, {i}, 100 + i);
+      for (TestWorker* w : {a_.get(), b_.get()}) w->Settle();
+    }
+    for (int n = 0; n < 3; ++n) {
+      for (TestWorker* w : {a_.get(), b_.get()}) w->Settle();
+    }
+  }
+  // What a head would show: the value if all members confirmed the launch, else nothing.
+  void ExpectNeverWrong() {
+    const uint64_t confirmed = std::min(a_->done(), b_->done());
+    for (uint64_t i = 1; i <= confirmed; ++i) {
+      EXPECT_EQ(a_->Read(100 + i), absl::StrCat(20 * i, " 0"));
+      EXPECT_EQ(b_->Read(100 + i), absl::StrCat(20 * i, " 0"));
+    }
+  }
+  std::unique_ptr<TestWorker> a_, b_;
+};
+
+TEST_F(OpGraphPairTest, CollectivesConfirmInOrder) {
+  Start();
+  RunAll();
+  EXPECT_EQ(a_->done(), 8u);
+  EXPECT_EQ(b_->done(), 8u);
+  ExpectNeverWrong();
+}
+
+TEST_F(OpGraphPairTest, ASkippedLaunchIsAnErrorNeverAWrongValue) {
+  GraphOptions options;
+  options.faults.skip_launch = 4;
+  Start(options);
+  RunAll();
+  EXPECT_EQ(a_->failed(), 4u);
+  EXPECT_EQ(a_->done(), 3u);
+  ExpectNeverWrong();
+  EXPECT_EQ(a_->Read(108).substr(0, 8), "INTERNAL");
+}
+
+TEST_F(OpGraphPairTest, ASwappedPairIsAnErrorNeverAWrongValue) {
+  GraphOptions options;
+  options.faults.swap_launch = 4;
+  Start(options);
+  RunAll();
+  EXPECT_EQ(a_->failed(), 4u);
+  EXPECT_LE(a_->done(), 3u);
+  ExpectNeverWrong();
+}
+
+TEST_F(OpGraphPairTest, OutOfMemoryAtLaunchClosesTheEpochHere) {
+  GraphOptions options;
+  options.faults.oom_launch = 2;
+  Start(options);
+  RunAll();
+  EXPECT_EQ(a_->failed(), 2u);
+  EXPECT_EQ(a_->Read(105).substr(0, 18), "RESOURCE_EXHAUSTED");
+  a_->Launch(2, 0, {1}, 200);  // local work goes on
+  EXPECT_EQ(a_->Read(200), "2 1");
+  ExpectNeverWrong();
+}
+
+TEST_F(OpGraphPairTest, AnErroredInputIsReportedNotLaunched) {
+  Start();
+  a_->graph_.Run(FailTransfers{WorkerId(1), absl::DataLossError("lost")});
+  a_->BuildFromTransfer(50, (uint64_t{2} << 48) + 1);
+  a_->graph_.Run(FailTransfers{WorkerId(1), absl::DataLossError("lost")});
+  a_->Launch(1, 1, {50}, 101);
+  EXPECT_EQ(a_->failed(), 1u);
+  EXPECT_EQ(a_->Read(101), "DATA_LOSS: lost");
+}
+
+TEST_F(OpGraphPairTest, AParkedMultiLaunchHoldsBackLaterOnesOnly) {
+  Start();
+  a_->BuildFromTransfer(50, 9);
+  a_->Launch(1, 1, {50}, 101);
+  a_->Launch(1, 2, {2}, 102);
+  a_->Launch(2, 0, {3}, 200);
+  EXPECT_EQ(a_->Read(200), "4 1");
+  b_->Launch(1, 1, {1}, 101);
+  b_->Launch(1, 2, {2}, 102);
+  EXPECT_EQ(a_->Read(102), "pending");
+  a_->graph_.TransferArrived(TransferId(9), TestWorker::Bytes({7, 0}), {});
+  // The two are independent: the second one starts on each side when the first has ended there.
+  for (int turn = 0; turn < 3; ++turn) {
+    a_->Settle();
+    b_->Settle();
+  }
+  EXPECT_EQ(a_->Read(101), "80 0");
+  EXPECT_EQ(a_->Read(102), "40 0");
+}
+
+TEST_F(OpGraphPairTest, ARepeatedNumberClosesTheEpoch) {
+  Start();
+  a_->Launch(1, 3, {1}, 101);
+  a_->Launch(1, 3, {1}, 102);
+  EXPECT_EQ(a_->failed(), 3u);
+}
+
+TEST_F(OpGraphPairTest, AnAbortFreesWhoWaitsAndBuffersLiveOn) {
+  Start();
+  a_->Launch(1, 1, {1}, 101);  // its peer never comes
+  a_->Launch(2, 0, {2}, 200);
+  a_->Settle();
+  EXPECT_EQ(a_->watched.size(), 2u);
+  const absl::Status cause = absl::DataLossError("slice 1 is lost");
+  a_->ledger_.Abort(EpochId(1), cause);
+  EXPECT_EQ(a_->device_.AbortCollectives(), 1);
+  a_->graph_.DropParkedLaunches(EpochId(1), cause);
+  a_->Settle();
+  EXPECT_EQ(a_->failed(), 0u);  // the head knows already
+  EXPECT_TRUE(a_->ledger_.WaitIdle(absl::ZeroDuration()));
+  a_->Launch(1, 2, {1}, 102);
+  EXPECT_EQ(a_->Read(102), "DATA_LOSS: slice 1 is lost");
+  a_->OpenEpoch(2, {3, 0});
+  EXPECT_EQ(a_->Read(5), "5 0");
+  a_->Program(4, kSum, {0});
+  a_->Launch(4, 1, {5}, 300, 2);
+  EXPECT_EQ(a_->Read(300), "50 0");
+  a_->Launch(1, 2, {1}, 301, 2);  // needs the worker that is gone
+  EXPECT_EQ(a_->Read(301).substr(0, 9), "DATA_LOSS");
+}
+
+TEST_F(OpGraphTest, PutsPiecesTogether) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Build(10, {1, 2, 3, 4});
+  ShardBuild shard;
+  shard.kind = ShardBuild::Kind::kPieces;
+  shard.dims = {4};
+  Piece local;
+  local.start = {0};
+  local.dims = {2};
+  local.buffer = BufferId(10);
+  local.source_start = {2};
+  Piece remote;
+  remote.start = {2};
+  remote.dims = {2};
+  remote.transfer = TransferId(7);
+  shard.pieces = {local, remote};
+  w.graph_.Run(Build{BufferId(11), 11, "", {shard}});
+  w.graph_.TransferArrived(TransferId(7), TestWorker::Bytes({9, 8}), {});
+  w.FinishCopies();
+  EXPECT_EQ(w.Read(11), "3 4 9 8");
+}
+
+TEST_F(OpGraphTest, SendsABoxOrTheErrorInItsPlace) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Build(10, {1, 2, 3, 4});
+  w.graph_.Run(Send{TransferId(1), BufferId(10), 0, WorkerId(1), false, {1}, {2}});
+  w.graph_.Run(Send{TransferId(2), BufferId(99), 0, WorkerId(1)});
+  w.FinishCopies();
+  ASSERT_TRUE(w.pushed[TransferId(1)].ok());
+  EXPECT_EQ(std::memcmp((*w.pushed[TransferId(1)])->data(), TestWorker::Bytes({2, 3})->data(), 8),
+            0);
+  EXPECT_FALSE(w.pushed[TransferId(2)].ok());
+}
+
+TEST(FaultPlanTest, RefusesWhatItDoesNotKnow) {
+  EXPECT_EQ(ParseFaultPlan("skip_launch=5,oom_launch=7")->oom_launch, 7);
+  EXPECT_FALSE(ParseFaultPlan("skip=5").ok());
+  EXPECT_FALSE(ParseFaultPlan("skip_launch=0").ok());
+}
+
+}  // namespace
+}  // namespace causeway::worker

@@ -1,0 +1,85 @@
+"""What a steady training loop sends: a launch a step, and no question that waits for an answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+STEPS = 100
+LOOP = """
+w = jax.device_put(np.ones((8, 4), np.float32), rows)
+m = jax.device_put(np.zeros((8, 4), np.float32), rows)
+batch = jax.device_put(np.full((8, 4), 0.5, np.float32), rows)
+def update(w, m, batch):
+    g = jax.grad(lambda w: jnp.mean((w * batch) ** 2))(w)
+    m = 0.9 * m + g
+    return w - 0.1 * m, m
+step = jax.jit(update, donate_argnums=(0, 1))
+for _ in range(3): w, m = step(w, m, batch)
+jax.block_until_ready((w, m))
+"""
+# Each of these makes the client wait for a reply.
+QUESTIONS = (
+    "check_value_ready",
+    "copy_to_host_buffer",
+    "check_future",
+    "compile",
+    "loaded_executable_metadata",
+    "get_default_layout",
+    "is_array_deleted",
+    "fully_replicated_shard",
+)
+
+
+def test_a_step_is_one_launch_and_no_question(shared: Any) -> None:
+    client = shared.client()
+    client.do(LOOP)
+    before, counters = shared.requests(), shared.status()["counters"]
+    client.do(f"for _ in range({STEPS}): w, m = step(w, m, batch)")
+    client.do("jax.block_until_ready((w, m))")
+    sent = {k: v - before.get(k, 0) for k, v in shared.requests().items()}
+    launched = shared.status()["counters"]["launches_total"] - counters["launches_total"]
+    executes = sum(v for k, v in sent.items() if "execute" in k and "executable_execute" in k)
+    assert executes == STEPS, sent
+    assert launched == STEPS
+    asked = {k: v for k, v in sent.items() if any(q in k for q in QUESTIONS) and v}
+    # One for the block_until_ready after the loop.
+    assert sum(asked.values()) <= 2, asked
+
+
+def test_programs_compile_once(shared: Any) -> None:
+    """A second client with the same program finds it compiled."""
+    source = "result = float(jax.jit(lambda v: jnp.sin(v * 1.2345).sum())(np.ones(8, np.float32)))"
+    first = shared.client().do(source)
+    before = shared.status()["counters"]
+    assert shared.client().do(source) == first
+    after = shared.status()["counters"]
+    assert after["compiles_total"] == before["compiles_total"]
+    assert after["compile_cache_hits_total"] > before["compile_cache_hits_total"]
+
+
+def test_dispatch_does_not_wait_for_the_work(shared: Any) -> None:
+    """Steps are handed over while an earlier one still runs."""
+    client = shared.client()
+    client.do(
+        """
+        slow = jax.jit(lambda v: lax.fori_loop(0, 400, lambda n, a: jnp.tanh(a @ a) * 0.5, v))
+        quick = jax.jit(lambda v: v + 1)
+        x = jnp.eye(256) * 0.5
+        slow(x).block_until_ready(); quick(x).block_until_ready()
+        import time
+        begun = time.perf_counter()
+        slow(x).block_until_ready()
+        alone = time.perf_counter() - begun
+        """
+    )
+    share = client.do(
+        """
+        begun = time.perf_counter()
+        y = slow(slow(slow(x)))
+        for _ in range(10): y = quick(y)
+        handed_over = time.perf_counter() - begun
+        y.block_until_ready()
+        result = handed_over / (time.perf_counter() - begun)
+        """
+    )
+    assert share < 0.5

@@ -1,0 +1,1 @@
+"""The parts of tools/jax_conformance.py."""
