@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def main() -> int:
                         help="rounds through all systems (default: %(default)s)")
     parser.add_argument("--save", default="", metavar="FILE", help="write the JSON report there")
     chosen = parser.parse_args()
+    # Also a plain kill ends what has been started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if chosen.pairs < 1:
         parser.error(f"--pairs is {chosen.pairs}: it must be at least 1")
     return bench.main(

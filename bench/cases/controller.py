@@ -32,7 +32,7 @@ def run(options: comparison.Options) -> Report:
             f"{hosts} hosts, {args} argument{'s' if args > 1 else ''}, "
             f"confirmed every {every}",
             **{
-                column: statistics.median(row[key] for row in rows)
+                column: float(statistics.median(row[key] for row in rows))
                 for column, key in (
                     ("execute", "execute_us"), ("drop_results", "destruct_us"),
                     ("confirmations", "confirm_us"), ("a_host_and_program", "us_per_host"),

@@ -8,45 +8,41 @@ from typing import Any
 import pytest
 from end_to_end import ClientError
 
-# Two programs in turn, the values of which tell which launches met: f adds the mean, g shifts.
+# Two chains of two programs in turn, so that a launch of one may trade places with one of the
+# other; the values tell which launches met: f adds the mean, g shifts by one device.
 PROGRAMS = """
 wrap = lambda f: jax.jit(jax.shard_map(f, mesh=mesh, in_specs=P("x"), out_specs=P("x")))
 f = wrap(lambda v: v + lax.pmean(v, "x"))
 g = wrap(lambda v: lax.ppermute(v, "x", [(n, (n + 1) % 4) for n in range(4)]))
-def expected(x, steps):
-    for _ in range(steps):
-        x = np.roll(x + x.mean(), 1)
-    return x
 start = np.arange(4, dtype=np.float64)
+def put(): return jax.device_put(start.astype(np.float32), rows)
+def expected(steps):
+    a = start
+    for _ in range(steps):
+        a = a + a.mean()
+    return np.concatenate([a, np.roll(start, steps)])
+def verdict(n, a, b):
+    try:
+        value = np.concatenate([np.asarray(a), np.asarray(b)])
+    except jax.errors.JaxRuntimeError as error:
+        return "error: " + str(error).splitlines()[0][:200]
+    right = np.allclose(value, expected(n + 1), rtol=1e-4)
+    return "right" if right else f"wrong {n}: {value} for {expected(n + 1)}"
 """
 RUN = """
-x = jax.device_put(start.astype(np.float32), rows)
-seen = []
+a, b, result = put(), put(), []
 for n in range(12):
-    x = g(f(x))
-    try:
-        value = np.asarray(x)
-        right = np.allclose(value, expected(start, n + 1), rtol=1e-4)
-        seen.append("right" if right else f"wrong {n}: {value} for {expected(start, n + 1)}")
-    except jax.errors.JaxRuntimeError as error:
-        seen.append("error: " + str(error).splitlines()[0][:200])
+    a, b = f(a), g(b)
+    result.append(verdict(n, a, b))
+    if result[-1].startswith("error"):
         break
-result = seen
 """
 RUN_AHEAD = """
-x = jax.device_put(start.astype(np.float32), rows)
-kept = []
+a, b, kept = put(), put(), []
 for n in range(12):
-    x = g(f(x))
-    kept.append(x)
-seen = []
-for n, x in enumerate(kept):
-    try:
-        right = np.allclose(np.asarray(x), expected(start, n + 1), rtol=1e-4)
-        seen.append("right" if right else f"wrong {n}")
-    except jax.errors.JaxRuntimeError as error:
-        seen.append("error: " + str(error).splitlines()[0][:200])
-result = seen
+    a, b = f(a), g(b)
+    kept.append((a, b))
+result = [verdict(n, a, b) for n, (a, b) in enumerate(kept)]
 """
 
 
@@ -65,6 +61,6 @@ def test_an_error_and_no_wrong_value(fault: str, run: str, fresh: Callable[..., 
     if fault.startswith("oom"):
         assert any("RESOURCE_EXHAUSTED" in text for text in seen), seen
     # Afterwards the same session computes rightly again.
-    client.do("x = jax.device_put(start.astype(np.float32), rows)")
-    client.do("for _ in range(3): x = g(f(x))")
-    assert client.do("result = bool(np.allclose(np.asarray(x), expected(start, 3)))", 60.0)
+    client.do("a, b = put(), put()")
+    client.do("for _ in range(3): a, b = f(a), g(b)")
+    assert client.do("result = verdict(2, a, b)", 60.0) == "right"

@@ -6,9 +6,13 @@ import re
 
 # (what the failure's message holds, the cause). The first that matches is taken.
 _CAUSES: list[tuple[str, str]] = [
-    (r"unsafe_buffer_pointer|unsafe_raw_buffer", "address of a device buffer in the client"),
     (
-        r"buffer protocol|a bytes-like object is required|BufferError|__array_interface__|"
+        r"unsafe_buffer_pointer|unsafe_raw_buffer|PjRt-compatible backend only",
+        "address of a device buffer in the client",
+    ),
+    (
+        r"Only local arrays are supported|buffer protocol|a bytes-like object is required|"
+        r"BufferError|__array_interface__|"
         r"memoryview|PyClient::BufferProtocol",
         "buffer protocol on device memory",
     ),

@@ -60,7 +60,7 @@ def main(argv=None):
     try:
         from causeway.worker import backend  # pylint: disable=import-outside-toplevel
 
-        device = backend.Backend(options.platform, options.devices)
+        device = backend.Backend(options.platform, options.devices, options.worker)
         from causeway._native import _worker  # pylint: disable=import-outside-toplevel
     except Exception as error:  # pylint: disable=broad-except
         print(f"causeway-worker: cannot start: {error}", file=sys.stderr, flush=True)

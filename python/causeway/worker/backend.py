@@ -20,7 +20,7 @@ from jax._src.lib.mlir.dialects import hlo
 from jax._src.sharding_impls import GSPMDSharding
 from jax.sharding import SingleDeviceSharding
 
-from causeway.worker import platforms
+from causeway.worker import callbacks, platforms
 
 # XLA's PrimitiveType numbers, which the wire uses, by NumPy / ml_dtypes name.
 _DTYPE_NUMBER = {
@@ -41,19 +41,6 @@ _MLIR_NUMBER = {
     "f8E4M3FNUZ": 25, "i2": 26, "ui2": 27, "f8E4M3": 28, "f8E3M4": 29, "f4E2M1FN": 30,
     "f8E8M0FNU": 31,
 }
-
-# Custom calls that carry addresses of the process that traced the program.
-_CLIENT_POINTER_CALLS = (
-    "InspectSharding",
-    "CustomSPMDPartitioning",
-    "xla_python_cpu_callback",
-    "xla_python_gpu_callback",
-    "xla_ffi_python_cpu_callback",
-    "xla_ffi_python_gpu_callback",
-    "xla_ffi_partitioned_python_cpu_callback",
-    "xla_ffi_partitioned_python_gpu_callback",
-)
-
 
 def _numpy_dtype(name):
     scalar = getattr(ml_dtypes, name, None)
@@ -162,28 +149,6 @@ def _compile_options(options, devices):
     return parsed
 
 
-def _refuse_client_pointers(module, code):
-    suspects = [c for c in _CLIENT_POINTER_CALLS if c.encode() in code]
-    if not suspects:
-        return
-    found = set()
-
-    def visit(op):
-        if op.name in ("stablehlo.custom_call", "mhlo.custom_call"):
-            target = ir.StringAttr(op.attributes["call_target_name"]).value
-            if target in _CLIENT_POINTER_CALLS:
-                found.add(target)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    if found:
-        raise ValueError(
-            f"custom call {', '.join(sorted(found))} points into the memory of the client that traced"
-            " the program and cannot run on a worker; trace without it (for a callback, sharding"
-            " inspection or custom partitioning, use a form that the program carries itself)"
-        )
-
-
 def _main_types(module):
     """(dtype number, dims) of each result of the module's entry function."""
     symbols = ir.SymbolTable(module.operation)
@@ -245,9 +210,12 @@ def _shardings(found):
 class Backend:
     """What the C++ calls. Methods may be called from any thread; the C++ keeps their order."""
 
-    def __init__(self, platform, num_devices):
+    def __init__(self, platform, num_devices, worker=0):
+        self._worker = worker
+        self._name = platform
         self._platform = platforms.create(platform, num_devices)
         self._epoch = None
+        self._callbacks_started = False
         self._host_memory = platform == "cpu"
 
     # ------------------------------------------------------------------ epochs
@@ -262,7 +230,7 @@ class Backend:
             facts.num_devices,
         )
 
-    def open_epoch(self, node, coordinator, num_nodes):
+    def open_epoch(self, node, coordinator, num_nodes, callback_relay=""):
         client = self._platform.open(node, coordinator, num_nodes)
         by_node = {}
         for device in client.devices():
@@ -270,6 +238,11 @@ class Backend:
         if node not in by_node:
             raise RuntimeError(f"INTERNAL: the topology does not list node {node}")
         self._epoch = _Epoch(client, by_node, node)
+        if callback_relay and self._name == "cpu":
+            callbacks.register()
+            if not self._callbacks_started:
+                callbacks.start(callback_relay, self._worker)
+                self._callbacks_started = True
 
     def _current(self):
         if self._epoch is None:
@@ -296,7 +269,7 @@ class Backend:
                 module = hlo.deserialize_portable_artifact(context, code)
             except Exception:  # pylint: disable=broad-except
                 module = ir.Module.parse(code)
-            _refuse_client_pointers(module, code)
+            callbacks.check_custom_calls(module, self._name)
             facts = inspect(module) if inspect else None
             loaded = epoch.client.compile_and_load(
                 module, _jax.DeviceList(devices), _compile_options(options, devices)
@@ -317,7 +290,10 @@ class Backend:
 
         loaded, (name, outputs) = self._compile(epoch, code, options, devices, facts)
         seconds = time.monotonic() - started
-        serialized, _ = _or_error(loaded.serialize)
+        # jaxlib reads a layout that token results do not have, and ends the process.
+        serialized = None
+        if not any(number == _TOKEN for number, _ in outputs):
+            serialized, _ = _or_error(loaded.serialize)
         parameter_layouts, parameter_error = _or_error(
             lambda: [_layout_order(x) for x in loaded.get_parameter_layouts()]
         )

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/log.h"
@@ -52,6 +53,8 @@ absl::Status Serve(int argc, char** argv, const sigset_t& ending) {
 }  // namespace causeway
 
 int main(int argc, char** argv) {
+  // Debian builds Abseil with its lock-order checker on: a graph search at every lock.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   causeway::SetLogRole("head");
   // Every thread inherits the mask; the main thread waits for these two.
   sigset_t ending;

@@ -60,6 +60,7 @@ absl::StatusOr<std::unique_ptr<Head>> Head::Start(const HeadOptions& options,
 proxy::Options Head::ProxyOptions() {
   proxy::Options options;
   options.large_transfer_directory = options_.shared_dir;
+  options.client_attributes["causeway_callback_port"] = int64_t{callbacks_->port()};
   options.admit = [this](const proxy::Hello&) -> absl::Status {
     if (was_complete_ || controller_->Complete()) {
       was_complete_ = true;
@@ -81,6 +82,8 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
 
   controller::ControllerOptions controller_options;
   controller_options.shape = options_.shape;
+  ASSIGN_OR_RETURN(callbacks_, callbacks::Relay::Start({.host = options_.host}));
+  controller_options.callbacks = absl::StrCat(options_.advertised_host, ":", callbacks_->port());
   controller_options.coordinator =
       absl::StrCat(options_.advertised_host, ":", rendezvous_.port());
   controller_ = std::make_unique<controller::Controller>(controller_options, membership_, clock_,

@@ -16,6 +16,7 @@
 #include "causeway/bin/cluster_membership.h"
 #include "causeway/bin/grpc_server.h"
 #include "causeway/bin/head_options.h"
+#include "causeway/callbacks/relay.h"
 #include "causeway/controller/control_service.h"
 #include "causeway/controller/controller.h"
 #include "causeway/coordination/coordination_service.h"
@@ -54,6 +55,7 @@ class Head {
   coordination::CoordinationService coordination_;
   coordination::NodeIds nodes_;
   ClusterMembership membership_;
+  std::unique_ptr<callbacks::Relay> callbacks_;
   std::unique_ptr<controller::Controller> controller_;
   std::unique_ptr<controller::ControlService> control_;
   std::unique_ptr<proxy::Proxy> proxy_;

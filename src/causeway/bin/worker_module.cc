@@ -11,6 +11,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "causeway/base/log.h"
 #include "causeway/device/jax_device.h"
 #include "causeway/worker/worker.h"
@@ -58,6 +59,8 @@ PyObject* Main(PyObject*, PyObject* args) {
   Py_INCREF(backend);
   PyRef owned = PyRef::Steal(backend);
   worker::WorkerOptions parsed = ReadOptions(options);
+  // Debian builds Abseil with its lock-order checker on: a graph search at every lock.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   absl::Status end;
   Py_BEGIN_ALLOW_THREADS
   end = Serve(std::move(owned), std::move(parsed));

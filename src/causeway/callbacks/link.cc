@@ -11,8 +11,13 @@
 
 namespace causeway::callbacks {
 
+Completions& Link::Pool() {
+  static Completions* pool = new Completions;
+  return *pool;
+}
+
 void Link::Finish(Pending call, absl::Status status) {
-  completions_.Add([done = std::move(call.done), status = std::move(status)]() mutable {
+  Pool().Add([done = std::move(call.done), status = std::move(status)]() mutable {
     std::move(done)(std::move(status));
   });
 }

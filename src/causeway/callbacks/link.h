@@ -75,6 +75,7 @@ class Link {
     int64_t in_relay = 0;        // bytes sent and not granted back
   };
 
+  static Completions& Pool();  // of the process: it outlives every link, XLA's work runs on it
   void Run();
   absl::Status Handshake();
   void ReadUntilLost();
@@ -86,8 +87,7 @@ class Link {
   void Finish(Pending call, absl::Status status);
   void FailAll(const absl::Status& status);
 
-  LinkOptions options_;                          // fixed after Start
-  Completions& completions_ = *new Completions;  // outlives the link: XLA's work runs on it
+  LinkOptions options_;  // fixed after Start
   std::thread thread_;
 
   mutable absl::Mutex mu_;

@@ -277,7 +277,7 @@ TEST_F(RelayTest, ALostRelayFailsCallsAndTheLinkComesBack) {
 }
 
 TEST(Completions, EachRunsEvenIfAllOthersWait) {
-  auto& completions = *new Completions;
+  static auto& completions = *new Completions;
   constexpr int kCount = 50;
   auto mu = std::make_shared<absl::Mutex>();
   auto arrived = std::make_shared<int>(0);

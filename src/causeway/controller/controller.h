@@ -50,8 +50,9 @@ class Membership {
 struct ControllerOptions {
   model::ClusterShape shape;
   std::string coordinator;  // host:port of the coordination service, as workers reach it
+  std::string callbacks;    // host:port of the relay of host callbacks; "" = none
   int max_inflight_launches = 8;
-  absl::Duration heartbeat = absl::Seconds(2);
+  absl::Duration heartbeat = absl::Seconds(5);
   int missed_beats_max = 3;
   // How long an epoch change may wait for a worker's collectives to break off.
   absl::Duration drain_max = absl::Seconds(10);

@@ -151,6 +151,7 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
   welcome.heartbeat_ms = absl::ToInt64Milliseconds(options_.heartbeat);
   welcome.token = admission.token;
   welcome.push_token = push_token_;
+  welcome.callbacks = options_.callbacks;
   worker.link->Send(wire::EncodeWelcome(welcome));
   worker.link->Send(wire::EncodeOpenEpoch(epoch_, node, Nodes(),
                                           absl::ToInt64Milliseconds(options_.drain_max)));

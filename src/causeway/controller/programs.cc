@@ -7,6 +7,7 @@
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
+#include "causeway/wire/canonical.h"
 #include "causeway/wire/ifrt_sharding.h"
 
 namespace causeway::controller {
@@ -17,8 +18,8 @@ constexpr int kMaxCompileAttempts = 4;
 
 std::string CacheKey(const core::CompileRequest& request) {
   return absl::StrCat(static_cast<int>(request.kind), ":", request.devices.size(), ":",
-                      request.name, ":", request.options.size(), ":", request.options,
-                      request.program);
+                      request.name, ":", request.options.size(), ":",
+                      wire::CanonicalMaps(request.options), request.program);
 }
 
 }  // namespace
@@ -33,14 +34,14 @@ void Controller::Compile(
     mu_.AssertHeld();
     Defer([shared_done, status]() mutable { std::move(*shared_done)(status); });
   };
-  absl::StatusOr<DeviceListRef> list = Intern(request.devices);
-  if (!list.ok()) return fail(list.status());
   if (request.kind != core::ProgramKind::kXla) {
     return fail(absl::UnimplementedError(
         request.kind == core::ProgramKind::kPlugin
             ? "plugin programs are not supported by this cluster"
             : "PjRtCompiler requires an HloProgram: colocated Python runs in the client process"));
   }
+  absl::StatusOr<DeviceListRef> list = Intern(request.devices);
+  if (!list.ok()) return fail(list.status());
   const std::string key = CacheKey(request);
   ProgramRef& slot = programs_[key];
   const bool fresh = slot == nullptr;
@@ -140,6 +141,13 @@ void Controller::FinishCompile(const ProgramRef& program, PendingRequest& reply)
     program->serialized = std::move(result.serialized);
     program->compiled = true;
   } else {
+    // XLA's own codes are kept but for those that clients take for a lost slice.
+    if (status.code() == absl::StatusCode::kNotFound ||
+        status.code() == absl::StatusCode::kDeadlineExceeded ||
+        status.code() == absl::StatusCode::kInternal) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("the program does not compile: ", status.message()));
+    }
     // A failure is not cached: the cause may pass.
     for (auto it = programs_.begin(); it != programs_.end(); ++it) {
       if (it->second == program) {
@@ -263,8 +271,8 @@ void Controller::GetProgramText(SessionId id, ExecutableHandle handle,
                                 absl::AnyInvocable<void(absl::StatusOr<std::string>) &&> done) {
   Introspect(id, handle, "text", [this, done = std::move(done)](PendingRequest& reply) mutable {
     mu_.AssertHeld();
-    absl::StatusOr<std::string> text = reply.status;
-    if (reply.status.ok()) text = std::move(reply.text);
+    absl::StatusOr<std::string> text = std::move(reply.text);
+    if (!reply.status.ok()) text = reply.status;
     Defer([done = std::move(done), text = std::move(text)]() mutable {
       std::move(done)(std::move(text));
     });
@@ -276,8 +284,8 @@ void Controller::GetCostAnalysis(
     absl::AnyInvocable<void(absl::StatusOr<std::map<std::string, double>>) &&> done) {
   Introspect(id, handle, "cost", [this, done = std::move(done)](PendingRequest& reply) mutable {
     mu_.AssertHeld();
-    absl::StatusOr<std::map<std::string, double>> cost = reply.status;
-    if (reply.status.ok()) cost = std::move(reply.numbers);
+    absl::StatusOr<std::map<std::string, double>> cost = std::move(reply.numbers);
+    if (!reply.status.ok()) cost = reply.status;
     Defer([done = std::move(done), cost = std::move(cost)]() mutable {
       std::move(done)(std::move(cost));
     });

@@ -55,8 +55,9 @@ class JaxDevice final : public Device {
   absl::Status OpenEpoch(const EpochSpec& spec) override {
     GilScope gil;
     spec_ = spec;
-    return Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isi", spec.node,
-                                       spec.coordinator.c_str(), spec.num_nodes))
+    return Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isis", spec.node,
+                                       spec.coordinator.c_str(), spec.num_nodes,
+                                       spec.callbacks.c_str()))
         .status();
   }
 

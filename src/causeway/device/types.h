@@ -67,6 +67,7 @@ struct EpochSpec {
   uint64_t epoch = 0;
   int node = 0;              // of this host, in the coordination service
   std::string coordinator;   // host:port
+  std::string callbacks;     // host:port of the relay of host callbacks; "" = none
   int num_nodes = 0;         // nodes of the published topology
   int worker = 0;
   int devices_per_host = 0;  // logical device d is device d % devices_per_host of its host

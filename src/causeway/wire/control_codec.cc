@@ -116,6 +116,7 @@ Encoded EncodeWelcome(const Welcome& welcome) {
   out->set_heartbeat_ms(welcome.heartbeat_ms);
   out->set_token(welcome.token);
   out->set_push_token(welcome.push_token);
+  out->set_callbacks(welcome.callbacks);
   return Finish(command);
 }
 

@@ -43,6 +43,7 @@ struct Welcome {
   uint64_t heartbeat_ms = 0;
   std::string token;
   std::string push_token;
+  std::string callbacks;  // host:port of the relay of host callbacks
 };
 
 // Where the bytes of a shard, or of a piece of one, come from.

@@ -126,7 +126,8 @@ Welcome FromProto(const control::Welcome& w) {
           .max_inflight_launches = w.max_inflight_launches(),
           .heartbeat_ms = w.heartbeat_ms(),
           .token = w.token(),
-          .push_token = w.push_token()};
+          .push_token = w.push_token(),
+          .callbacks = w.callbacks()};
 }
 
 void ToProto(const std::vector<std::vector<int64_t>>& layouts,

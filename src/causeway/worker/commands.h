@@ -33,6 +33,7 @@ struct Welcome {
   uint64_t heartbeat_ms = 0;
   std::string token;       // for the Bulk stream
   std::string push_token;  // for Push between workers
+  std::string callbacks;   // host:port of the relay of host callbacks; "" = none
 };
 struct OpenEpoch {
   EpochId epoch;

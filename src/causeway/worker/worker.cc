@@ -196,7 +196,7 @@ class Worker final : public GraphHost {
   std::atomic<bool> muted_{false};  // events of an older life must not reach the head
   std::atomic<uint64_t> aborted_by_head_{0};
   std::atomic<uint64_t> life_{0};  // the incarnation that the head gave last
-  std::atomic<int> head_port_{0}, coordinator_port_{0};
+  std::atomic<int> head_port_{0}, coordinator_port_{0}, callbacks_port_{0};
   std::atomic<int64_t> compiles_{0};
   std::atomic<int> local_collectives_{0};  // one-worker launches on several devices, in flight
 
@@ -212,7 +212,7 @@ class Worker final : public GraphHost {
 
 bool Worker::IsOurs(int local_port, int peer_port) const {
   return peer_port == head_port_ || local_port == head_port_ || peer_port == coordinator_port_ ||
-         local_port == coordinator_port_ || local_port == data_plane_->port() ||
+         local_port == coordinator_port_ || (callbacks_port_ != 0 && peer_port == callbacks_port_) || local_port == data_plane_->port() ||
          peer_port == data_plane_->port() || data_plane_->IsPeerPort(peer_port);
 }
 
@@ -269,6 +269,8 @@ void Worker::On(Welcome welcome) {
   int port = 0;
   SplitAddress(welcome.coordinator, &host, &port);
   coordinator_port_ = port;
+  SplitAddress(welcome.callbacks, &host, &port);
+  callbacks_port_ = port;
   LOG(INFO) << "attached as worker " << welcome.worker << ", life " << welcome.incarnation;
   // The reader waits, so that no command of the new life meets what is left of the old one.
   // A collective of the old life may hold the operation thread.
@@ -416,6 +418,7 @@ void Worker::OpenTheEpoch(const OpenEpoch& open) {
     opened = graph_->OpenEpoch(open, {.epoch = open.epoch.value(),
                                       .node = open.node,
                                       .coordinator = welcome_.coordinator,
+                                      .callbacks = welcome_.callbacks,
                                       .num_nodes = welcome_.num_nodes,
                                       .worker = options_.worker,
                                       .devices_per_host = welcome_.devices_per_host});

@@ -393,6 +393,7 @@ TEST_F(WorkerProcessTest, SurvivesAPeersDeathWithItsBuffers) {
   SendAll(BindOf(2, 2, {0, 1, 2, 3}, 1));
   SendAll(LaunchOf(1, 1, 1, {10}, {11}));
   EXPECT_EQ(ToFloats(Fetch(0, 11, 0)), (std::vector<float>{30}));
+  EXPECT_EQ(ToFloats(Fetch(1, 11, 2)), (std::vector<float>{30}));
   // Two survivors enter a collective that the third never joins.
   for (int w = 0; w < 2; ++w) head_->Send(w, LaunchOf(1, 1, 2, {10}, {12}));
   ::kill(pids_[2], SIGKILL);
