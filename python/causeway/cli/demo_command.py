@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 
 from causeway.cli import cluster_options as opts
+from causeway.cli import views
 from causeway.cli.output import Output, OutputOption, emit, fail, note, out
-from causeway.cluster import launcher, paths, state
+from causeway.cluster import head_api, launcher, paths, state
 from causeway.cluster.errors import ClusterError
 from causeway.cluster.options import ClusterOptions
 
+_LANGUAGE_STEPS = 40
+
 
 def demo(timeout: opts.TimeoutOption = 120.0, output: OutputOption = Output.TEXT) -> None:
-    """Train on three slices of this machine, lose one, go on, get it back. About half a minute."""
+    """Train a language model on three slices, then lose one, go on, get it back. About a minute."""
     from causeway.demo import show  # here, so that no other command pays for it
 
     name = f"demo-{os.getpid()}"
@@ -20,6 +23,13 @@ def demo(timeout: opts.TimeoutOption = 120.0, output: OutputOption = Output.TEXT
     try:
         note("starting a cluster: 3 slices, 1 host each, 2 devices each, all on this machine")
         cluster, _ = launcher.start(options.on_free_ports(), timeout, owner_pid=os.getpid())
+        note("training a small language model on Python's own sources with examples/train_lm.py")
+        language = show.train_language_model(cluster, _LANGUAGE_STEPS, note)
+        state_now = head_api.status(cluster.ops_url)
+        if output is Output.TEXT:
+            out.print(views.cluster_title(cluster))
+            out.print(views.processes_table(cluster, state_now))
+        note("now a program that rides over a failure: one slice is killed on the way")
         figures = show.show(cluster, note)
     except ClusterError as error:
         fail(output, error)
@@ -28,6 +38,8 @@ def demo(timeout: opts.TimeoutOption = 120.0, output: OutputOption = Output.TEXT
         state.remove(paths.cluster_dir(name), logs=True)
     losses = figures.pop("losses")
     figures.update(first_loss=losses[0], last_loss=losses[-1])
+    if language is not None:
+        figures["language_model"] = language
 
     def text() -> None:
         out.print(

@@ -45,7 +45,8 @@ def processes_table(state: ClusterState, head: dict[str, Any] | None) -> Table:
     """One row a process: what the supervisor knows of it, and whether the head sees it."""
     seen = {int(entry["id"]): entry for entry in (head or {}).get("workers", [])}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("name", "slice", "pid", "process state", "seen by the head", "restarts", "last end"):
+    columns = ("name", "slice", "pid", "process state", "seen by the head", "restarts", "last end")
+    for column in columns:
         table.add_column(column)
     for record in state.processes:
         is_head = record.role == "head"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,51 @@ from causeway.supervisor import control_socket
 
 VICTIM = 1  # the slice that is lost
 _PROGRAM_SECONDS = 300.0
+
+
+def train_language_model(
+    cluster: ClusterState, steps: int, print_line: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Runs the unmodified examples/train_lm.py on the cluster, line by line; returns its figures.
+
+    None where the examples are not at hand (an installed package). Throws ClusterError when the
+    program fails.
+    """
+    root = paths.checkout_root()
+    script = root / "examples" / "train_lm.py" if root else None
+    if script is None or not script.exists():
+        return None
+    with tempfile.TemporaryDirectory(prefix="causeway-demo-") as scratch:
+        env = environment.for_command(cluster, os.environ, paths.client_path(Path(scratch)))
+        figures = Path(scratch) / "figures.json"
+        log = Path(scratch) / "program.log"
+        # 12 examples a step divide among the three slices.
+        arguments = [f"--steps={steps}", "--batch=12", f"--json={figures}"]
+        with log.open("wb") as errors:
+            program = subprocess.Popen(
+                [sys.executable, str(script), *arguments],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
+        watchdog = threading.Timer(_PROGRAM_SECONDS, program.kill)
+        watchdog.start()
+        try:
+            assert program.stdout is not None
+            for line in program.stdout:
+                print_line(line.rstrip())
+            code = program.wait(30.0)
+        except BaseException:
+            program.kill()
+            raise
+        finally:
+            watchdog.cancel()
+        if code:
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
+            raise ClusterError(f"{script.name} failed (exit status {code}):\n{tail}")
+        return dict(json.loads(figures.read_text()))
 
 
 def show(cluster: ClusterState, say: Callable[[str], None]) -> dict[str, Any]:

@@ -8,17 +8,16 @@ other hosts' devices are needed here, and losing a host never touches an array.
 import re
 import time
 
-import numpy as np
 import ml_dtypes
-
-from jaxlib import _jax
-from jaxlib import xla_client as xc
+import numpy as np
 from jax._src.core import ShapedArray
 from jax._src.interpreters import mlir as jax_mlir
 from jax._src.lib.mlir import ir
 from jax._src.lib.mlir.dialects import hlo
 from jax._src.sharding_impls import GSPMDSharding
 from jax.sharding import SingleDeviceSharding
+from jaxlib import _jax
+from jaxlib import xla_client as xc
 
 from causeway.worker import callbacks, platforms
 
@@ -128,14 +127,28 @@ def _wire_varint(value):
     return bytes(out)
 
 
-# A CompileOptionsProto {executable_build_options {device_ordinal: -1}}: concatenated wire messages
-# merge, so appending it overrides that one field and keeps all others, also unknown ones.
-_ORDINAL_FIELD = b"\x08" + _wire_varint(-1)
-_ANY_ORDINAL = b"\x1a" + _wire_varint(len(_ORDINAL_FIELD)) + _ORDINAL_FIELD
+def _wire_field(number, content):
+    return _wire_varint(number << 3 | 2) + _wire_varint(len(content)) + content
+
+
+# XLA:CPU goes on with the next part of a combined all-reduce when one part has failed. A peer that
+# still waits in the failed part then gets a message of another size, and gloo ends its process. As
+# separate operations the rest is never started, and gloo runs them one by one all the same.
+_DISABLED_PASSES = (b"all-reduce-combiner", b"cpu-all-reduce-combiner")
+
+# A CompileOptionsProto {executable_build_options {device_ordinal: -1, debug_options {...}}}:
+# concatenated wire messages merge, so appending it sets these fields and keeps all others, also
+# unknown ones.
+_OVERRIDES = _wire_field(
+    3,
+    b"\x08"
+    + _wire_varint(-1)
+    + _wire_field(3, b"".join(_wire_field(30, name) for name in _DISABLED_PASSES)),
+)
 
 
 def _compile_options(options, devices):
-    parsed = _jax.CompileOptions.ParseFromString(options + _ANY_ORDINAL)
+    parsed = _jax.CompileOptions.ParseFromString(options + _OVERRIDES)
     replicas = max(1, parsed.executable_build_options.num_replicas)
     if len(devices) % replicas:
         raise ValueError(
