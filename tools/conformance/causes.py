@@ -28,7 +28,10 @@ _CAUSES: list[tuple[str, str]] = [
     (r"serializ|persistent|compilation cache", "serialised executables"),
     (r"hlo_modules|cost_analysis|memory_analysis", "facts of a compiled program"),
     (r"live_executables|live_arrays|live_buffers", "live object lists of the client"),
-    (r"custom_partitioning|CustomSPMD|InspectSharding", "Python inside the partitioner"),
+    (
+        r"custom_partitioning|CustomSPMD|InspectSharding|inspect_array_sharding",
+        "Python inside the partitioner",
+    ),
     (r"FFI|custom.call", "custom calls"),
     (r"UNIMPLEMENTED", "UNIMPLEMENTED"),
     (r"INTERNAL", "INTERNAL"),
@@ -38,11 +41,10 @@ _CAUSES: list[tuple[str, str]] = [
 ]
 
 
-def cause(reason: str, message: str) -> str:
-    for pattern, name in _CAUSES:
-        if re.search(pattern, reason):
-            return name
-    for pattern, name in _CAUSES:
-        if re.search(pattern, message):
-            return name
+def cause(reason: str, message: str, test: str) -> str:
+    """The reason says most; a bare assertion says nothing, then the test's own name may."""
+    for text in (reason, message, test):
+        for pattern, name in _CAUSES:
+            if re.search(pattern, text):
+                return name
     return "other"

@@ -46,7 +46,7 @@ def compare(
                     "reason": result.reason,
                     "cause": "skipped: " + result.reason[:80]
                     if result.outcome == "skipped"
-                    else cause(result.reason, result.message),
+                    else cause(result.reason, result.message, name),
                 }
             )
         good = sum(remote.tests[name].outcome == "passed" for name in passed)

@@ -81,6 +81,8 @@ def _ctest(selection: Selection, seconds: float) -> Counts:
             command += ["-R", selection.expression, "--no-tests=ignore"]
         if selection.fast:
             command += ["-LE", "slow"]
+        # Tests that start real workers need a Python with jaxlib: this one.
+        os.environ.setdefault("CAUSEWAY_PYTHON", sys.executable)
         code = _run(command, selection.root, seconds)
         return _from_junit(report, code)
 
