@@ -58,6 +58,8 @@ struct ControllerOptions {
   absl::Duration drain_max = absl::Seconds(10);
   // A failure that only says "my peer went away" waits this long for its true cause.
   absl::Duration peer_failure_grace = absl::Milliseconds(300);
+  // Programs kept for the next session that compiles the same; those in use do not count as spare.
+  size_t max_programs = 4096;
   // Bytes of a host array that travel inside a command instead of beside it.
   int64_t inline_bytes_max = 64 << 10;
 };
@@ -186,6 +188,8 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // programs.cc
+  // Forgets the programs that no session holds, here and on the workers.
+  void PrunePrograms() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartCompile(const ProgramRef& program) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FinishCompile(const ProgramRef& program, PendingRequest& reply)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -72,6 +72,7 @@ class ControllerTest : public ::testing::Test {
     ControllerOptions options;
     options.shape.slices = 2;
     options.shape.devices_per_host = 2;
+    options.max_programs = 4;
     controller_ =
         std::make_unique<Controller>(options, membership_, clock_, timers_, random_);
     Attach(0);
@@ -319,6 +320,26 @@ TEST_F(ControllerTest, ProgramsCompileOnceAndLoadOncePerWorker) {
             1);
   EXPECT_EQ(links_[0]->Of(control::Command::kLoadProgram).size(), 1);
   EXPECT_EQ(links_[1]->Of(control::Command::kBind).size(), 1);
+}
+
+TEST_F(ControllerTest, SpareProgramsAreForgottenEverywhere) {
+  auto kept = Compile(4, false, "kept");
+  for (int i = 0; i < 4; ++i) {
+    auto view = Compile(4, false, std::to_string(i));
+    ASSERT_TRUE(controller_->DestructExecutable(session_, view->handle).ok());
+  }
+  // The fifth program made the fourth and its elders go, but not the one that is held.
+  EXPECT_EQ(links_[0]->Of(control::Command::kDropProgram).size(), 3);
+  EXPECT_EQ(links_[1]->Of(control::Command::kUnbind).size(), 3);
+  Put(1, 4, "abcd");
+  EXPECT_TRUE(Run(*kept, 1, 2).ok());
+  // One that was forgotten compiles anew.
+  const size_t before = links_[0]->Of(control::Command::kCompile).size() +
+                        links_[1]->Of(control::Command::kCompile).size();
+  Compile(4, false, "0");
+  EXPECT_EQ(links_[0]->Of(control::Command::kCompile).size() +
+                links_[1]->Of(control::Command::kCompile).size(),
+            before + 1);
 }
 
 TEST_F(ControllerTest, DonationDeletesEveryAliasOfTheInput) {

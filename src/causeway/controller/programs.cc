@@ -43,6 +43,7 @@ void Controller::Compile(
   absl::StatusOr<DeviceListRef> list = Intern(request.devices);
   if (!list.ok()) return fail(list.status());
   const std::string key = CacheKey(request);
+  if (programs_.size() >= options_.max_programs) PrunePrograms();
   ProgramRef& slot = programs_[key];
   const bool fresh = slot == nullptr;
   if (fresh) {
@@ -86,6 +87,43 @@ void Controller::Compile(
   }
   program->waiters.push_back(std::move(finish));
   if (fresh) StartCompile(program);
+}
+
+void Controller::PrunePrograms() {
+  absl::flat_hash_set<ProgramId> used;
+  for (const auto& [id, session] : sessions_) {
+    for (const auto& [handle, executable] : session->executables) {
+      used.insert(executable.binding->program->id);
+    }
+  }
+  auto spare = [&used](const Program& program) {
+    return program.compiled && !used.contains(program.id);
+  };
+  for (auto it = bindings_.begin(); it != bindings_.end();) {
+    // A slot without a binding is left over from one that could not be made.
+    if (it->second != nullptr && !spare(*it->second->program)) {
+      ++it;
+      continue;
+    }
+    if (it->second != nullptr) {
+      for (WorkerState& worker : workers_) {
+        if (worker.bindings.erase(it->second->id) > 0) {
+          worker.link->Send(wire::EncodeUnbind(it->second->id));
+        }
+      }
+    }
+    it = bindings_.erase(it);
+  }
+  for (auto it = programs_.begin(); it != programs_.end();) {
+    const auto current = it++;
+    if (current->second == nullptr || !spare(*current->second)) continue;
+    for (WorkerState& worker : workers_) {
+      if (worker.programs.erase(current->second->id) > 0) {
+        worker.link->Send(wire::EncodeDropProgram(current->second->id));
+      }
+    }
+    programs_.erase(current);
+  }
 }
 
 void Controller::StartCompile(const ProgramRef& program) {
