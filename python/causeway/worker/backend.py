@@ -5,6 +5,7 @@ sharding lists only this host's devices: XLA looks at the shards alone, so neith
 other hosts' devices are needed here, and losing a host never touches an array.
 """
 
+import gc
 import re
 import time
 
@@ -136,19 +137,51 @@ def _wire_field(number, content):
 # separate operations the rest is never started, and gloo runs them one by one all the same.
 _DISABLED_PASSES = (b"all-reduce-combiner", b"cpu-all-reduce-combiner")
 
-# A CompileOptionsProto {executable_build_options {device_ordinal: -1, debug_options {...}}}:
-# concatenated wire messages merge, so appending it sets these fields and keeps all others, also
-# unknown ones.
-_OVERRIDES = _wire_field(
-    3,
-    b"\x08"
-    + _wire_varint(-1)
-    + _wire_field(3, b"".join(_wire_field(30, name) for name in _DISABLED_PASSES)),
-)
+# CompileOptionsProto.executable_build_options = 3, and in there device_ordinal = 1 and
+# debug_options = 3. Concatenated wire messages merge, so appending one of these sets its fields and
+# keeps all others, also unknown ones.
+_ANY_ORDINAL = b"\x08" + _wire_varint(-1)
+_PASSES = _wire_field(3, b"".join(_wire_field(30, name) for name in _DISABLED_PASSES))
+
+
+def _wire_messages(message, wanted):
+    """The contents of every length-delimited field with the number `wanted`."""
+    found, at = [], 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(message):
+        tag = varint()
+        if tag & 7 == 2:
+            size = varint()
+            if tag >> 3 == wanted:
+                found.append(message[at : at + size])
+            at += size
+        elif tag & 7 == 0:
+            varint()
+        else:
+            at += {1: 8, 5: 4}[tag & 7]
+    return found
+
+
+def _overrides(options):
+    # Debug options that are there at all count as complete: without the client's, XLA's defaults
+    # must stay, so nothing is added to them.
+    complete = any(_wire_messages(build, 3) for build in _wire_messages(options, 3))
+    return _wire_field(3, _ANY_ORDINAL + (_PASSES if complete else b""))
 
 
 def _compile_options(options, devices):
-    parsed = _jax.CompileOptions.ParseFromString(options + _OVERRIDES)
+    parsed = _jax.CompileOptions.ParseFromString(options + _overrides(options))
     replicas = max(1, parsed.executable_build_options.num_replicas)
     if len(devices) % replicas:
         raise ValueError(
@@ -228,6 +261,9 @@ class Backend:
         self._name = platform
         self._platform = platforms.create(platform, num_devices)
         self._epoch = None
+        # What lives as long as the process need not be looked at in every collection.
+        gc.collect()
+        gc.freeze()
         self._callbacks_started = False
         self._host_memory = platform == "cpu"
 
@@ -244,6 +280,9 @@ class Backend:
         )
 
     def open_epoch(self, node, coordinator, num_nodes, callback_relay=""):
+        # What held on to earlier clients are circles of references; their threads and sockets would
+        # wait for the collector's own time.
+        gc.collect()
         client = self._platform.open(node, coordinator, num_nodes)
         by_node = {}
         for device in client.devices():
