@@ -40,7 +40,6 @@ absl::StatusOr<ArrayRef> Controller::CopyShards(const ArrayRef& array, const Dev
   buffer->gate = GateOf(*array);
   absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>> shards;
   const int64_t element_bytes = std::max<int64_t>(0, model::HostByteWidth(array->spec.dtype));
-  bool aliased = false;
   for (int i = 0; i < array->num_shards(); ++i) {
     const ShardRef from = array->shard(i);
     const DeviceId device = to->devices[i];
@@ -51,7 +50,6 @@ absl::StatusOr<ArrayRef> Controller::CopyShards(const ArrayRef& array, const Dev
     wire::ShardBuild shard{device, std::move(dims), wire::FromTransfer{}};
     if (source == target) {
       const bool alias = from.device == device && same_memory && !always;
-      aliased |= alias;
       shard.source = wire::FromShard{from.buffer->id, from.device, !alias};
       if (alias) {
         buffer->deleted_marks.insert(buffer->deleted_marks.end(),

@@ -19,7 +19,6 @@ std::string Reply(bool reversed) {
   const std::string inner = first.SerializeAsString() +
                             (reversed ? b.SerializeAsString() + a.SerializeAsString()
                                       : a.SerializeAsString() + b.SerializeAsString());
-  control::Event event;
   std::string bytes = "\x0a";  // field 1, length-delimited
   bytes.push_back(static_cast<char>(inner.size()));
   return bytes + inner;
