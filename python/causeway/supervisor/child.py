@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,9 @@ _FIRST_BACKOFF_SECONDS = 0.25
 _LAST_BACKOFF_SECONDS = 15.0
 _STEADY_SECONDS = 30.0  # who lived this long starts with a short backoff again
 LOG_BYTES_MAX = 16 << 20
+# The head asks the kernel how a worker ended, which it knows only until the parent has waited for
+# the process. So its parent takes this long.
+LINGER_SECONDS = 0.1
 
 
 class Child:
@@ -33,6 +37,12 @@ class Child:
         self._started_at = 0.0
         self._backoff = 0.0
         self._next_start = 0.0
+        self._ended_at = 0.0  # monotonic; 0 = it runs, or was waited for
+
+    @property
+    def lingers(self) -> bool:
+        """It has ended and is not waited for yet."""
+        return self._ended_at > 0
 
     @property
     def running(self) -> bool:
@@ -67,14 +77,19 @@ class Child:
         self.record.started = processes.start_time(self._process.pid)
         self.record.phase = "running"
 
-    def reap(self) -> bool:
-        """Notices an end of the process; True when it ended since the last call."""
+    def reap(self, at_once: bool = False) -> bool:
+        """Notices an end of the process, a moment late; True when it has done so in this call."""
         if self._process is None:
             return False
-        code = self._process.poll()
-        if code is None:
+        if not self.lingers:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            if os.waitid(os.P_PID, self._process.pid, options) is None:
+                return False
+            self._ended_at = time.monotonic()
+        if time.monotonic() - self._ended_at < LINGER_SECONDS and not at_once:
             return False
-        self._process = None
+        code = self._process.wait()
+        self._process, self._ended_at = None, 0.0
         reason = reasons.explain(code, self._log, self._log_offset)
         self.record.reason, self.record.final_code = reason.text, int(reason.final_code)
         self.record.pid, self.record.started = 0, None
@@ -104,6 +119,14 @@ class Child:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+    def wait_ended(self, seconds: float) -> bool:
+        """Waits for the end of the process and leaves it for `reap`."""
+        if self._process is None:
+            return True
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        pid = self._process.pid
+        return processes.wait_until(lambda: os.waitid(os.P_PID, pid, options) is not None, seconds)
 
     def wait(self, seconds: float) -> bool:
         if self._process is None:

@@ -166,7 +166,7 @@ class Supervisor:
         return True
 
     def _pause(self) -> float:
-        if self._state.phase == "starting":
+        if self._state.phase == "starting" or any(child.lingers for child in self._workers):
             return _BUSY_SECONDS
         planned = [child.next_start for child in self._workers if child.next_start is not None]
         if planned and self._head.running:
@@ -216,13 +216,13 @@ class Supervisor:
             child.keep_down()
             child.signal(signal.SIGKILL)
         for child in children:
-            child.wait(5.0)
-            child.reap()
+            child.wait_ended(5.0)
         return {"pids": pids}
 
     def _restore(self, children: list[Child]) -> dict[str, Any]:
         started = []
         for child in children:
+            child.reap(at_once=True)
             if child.running:
                 continue
             child.release()

@@ -53,6 +53,10 @@ inline constexpr int kWorkersMax = 1 << 12;
 inline constexpr int64_t kHttpBodyBytesMax = 1 << 20;
 inline constexpr int kHttpThreads = 4;
 inline constexpr int kHttpSecondsMax = 10;  // to read a request, or to write an answer
+// Who watches the events holds a thread of the server while it waits.
+inline constexpr int kEventWatchersMax = 32;
+inline constexpr int kEventWaitSecondsMax = 30;
+inline constexpr int kEventsMax = 4096;  // kept for late watchers
 
 // ---------------------------------------------------------------- shutdown
 // From a signal to the end of the head's process, whatever the peers do.

@@ -61,6 +61,7 @@ proxy::Options Head::ProxyOptions() {
   proxy::Options options;
   options.large_transfer_directory = options_.shared_dir;
   options.client_attributes["causeway_callback_port"] = int64_t{callbacks_->port()};
+  options.client_attributes["causeway_ops_port"] = int64_t{ops_port_};
   options.admit = [this](const proxy::Hello&) -> absl::Status {
     if (was_complete_ || controller_->Complete()) {
       was_complete_ = true;
@@ -89,15 +90,21 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   controller_ = std::make_unique<controller::Controller>(controller_options, membership_, clock_,
                                                          timers_, random_);
   control_ = std::make_unique<controller::ControlService>(*controller_, timers_);
-  proxy_ = std::make_unique<proxy::Proxy>(*controller_, ProxyOptions());
 
   ops::OpsServer::Options ops_options;
   ops_options.host = options_.host;
   ops_options.port = options_.ops_port;
+  ops_options.log_id = random_.Token();
   ops_options.on_shutdown = std::move(on_shutdown);
   ops_ = std::make_unique<ops::OpsServer>(std::move(ops_options), *controller_);
-  ops_->AddMetrics([this] { return ProxyMetrics(proxy_->GetStats()); });
+  // Clients are told the port of operations, so that one serves before they are.
+  ops_->AddMetrics([this] {
+    proxy::Proxy* const proxy = counted_proxy_;
+    return proxy == nullptr ? std::string() : ProxyMetrics(proxy->GetStats());
+  });
   ASSIGN_OR_RETURN(ops_port_, ops_->Start());
+  proxy_ = std::make_unique<proxy::Proxy>(*controller_, ProxyOptions());
+  counted_proxy_ = proxy_.get();
 
   workers_.builder.RegisterService(control_->service());
   RETURN_IF_ERROR(workers_.Start(options_.host, options_.server_port));

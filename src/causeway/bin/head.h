@@ -60,6 +60,7 @@ class Head {
   std::unique_ptr<controller::ControlService> control_;
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<ops::OpsServer> ops_;
+  std::atomic<proxy::Proxy*> counted_proxy_{nullptr};  // proxy_ once it is there
   GrpcServer rendezvous_{"the workers' coordination", "--coordinator-port"};
   GrpcServer workers_{"workers", "--server-port"};
   GrpcServer clients_{"JAX clients", "--proxy-port"};

@@ -103,7 +103,10 @@ absl::Status Controller::LostError(WorkerId id) const {
       worker.hello.pid == 0
           ? std::string()
           : absl::StrCat(" (pid ", worker.hello.pid, " on ", worker.hello.host, ")"),
-      ": ", worker.lost_why, "; what it held is gone: restore it from a snapshot or from replicas"));
+      ": ", worker.lost_why,
+      worker.arrays_lost == 0 ? std::string()
+                              : absl::StrCat("; ", worker.arrays_lost, " arrays affected"),
+      "; what it held is gone: restore it from a snapshot or from replicas"));
 }
 
 absl::Status Controller::CheckLoss(const Array& array) const {

@@ -1,12 +1,15 @@
 // The reactors of Attach and Bulk, and the table that joins them.
 #include "causeway/controller/control_service.h"
 
+#include <unistd.h>
+
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "causeway/base/log.h"
+#include "causeway/base/process_exit.h"
 #include "causeway/controller/worker_attachment.h"
 #include "control.grpc.pb.h"
 
@@ -17,6 +20,12 @@ using Lane = WorkerAttachment::Lane;
 
 grpc::Status ToGrpc(const absl::Status& status) {
   return grpc::Status(static_cast<grpc::StatusCode>(status.code()), std::string(status.message()));
+}
+
+std::string ThisHost() {
+  char name[256] = "";
+  (void)::gethostname(name, sizeof(name) - 1);
+  return name;
 }
 
 core::WorkerHello FromWire(const control::Hello& hello) {
@@ -127,6 +136,10 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
           "the first event of an attaching worker must be Hello; is it of another version?");
     }
     worker_ = WorkerId(event.hello().worker());
+    if (event.hello().host() == ThisHost()) {
+      pid_ = event.hello().pid();
+      process_start_ = ProcessStart(pid_);
+    }
     absl::StatusOr<core::WorkerAdmission> admission =
         impl_->sink_.OnAttached(FromWire(event.hello()), attachment_);
     if (!admission.ok()) return admission.status();
@@ -151,6 +164,7 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
       impl_->by_token_.erase(admission_.token);
     }
     std::string why = attachment_->close_reason();
+    if (why.empty()) why = HowProcessEnded(pid_, process_start_);
     if (why.empty()) {
       why = context_->IsCancelled() ? "its connection was lost" : "it closed its control stream";
     }
@@ -164,6 +178,9 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
   WorkerId worker_;
   core::WorkerAdmission admission_;
   bool attached_ = false;
+  // Of a worker on this machine: its end can be asked of the kernel.
+  int pid_ = 0;
+  uint64_t process_start_ = 0;
 };
 
 class ControlService::Impl::BulkReactor : public WorkerReactor {

@@ -25,6 +25,7 @@
 #include "absl/time/time.h"
 #include "absl/types/span.h"
 #include "causeway/base/clock.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/random.h"
 #include "causeway/base/strong_id.h"
 #include "causeway/base/timers.h"
@@ -142,6 +143,7 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
 
   // core::StatusSource
   core::ClusterStatus GetStatus() override;
+  core::EventLog& events() override { return events_; }
 
  private:
   // Holds the lock; on destruction flushes frees, releases it, then runs deferred callbacks.
@@ -174,6 +176,13 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   ArrayRef ErrorArray(absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   static void MarkDeleted(const Array& array);
   static core::GateRef GateOf(const Array& array);
+
+  // replicas.cc
+  // For every shard a live one with the same part of the array; DATA_LOSS when a part has none.
+  absl::StatusOr<std::vector<ShardRef>> LiveShards(const Array& array) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Arrays of all sessions that have a shard on the worker.
+  int64_t CountArraysOn(WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // copies.cc
   // An id for bytes that `source` sends to another worker.
@@ -225,6 +234,8 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   void ChangeEpoch(const absl::Status& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Handle(WorkerState& worker, wire::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Heartbeat();
+  // Tells the watchers that the slice is whole again, once after a loss.
+  void NoteWholeSlice(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const ControllerOptions options_;
   Membership& membership_;
@@ -233,7 +244,10 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   Random& random_;
   const std::string push_token_;  // the workers of this cluster know each other by it
 
+  core::EventLog events_{limits::kEventsMax};
+
   mutable absl::Mutex mu_;
+  absl::flat_hash_set<int> lost_slices_ ABSL_GUARDED_BY(mu_);  // since then not whole again
   model::Topology topology_ ABSL_GUARDED_BY(mu_);
   std::vector<WorkerState> workers_ ABSL_GUARDED_BY(mu_);
   EpochId epoch_ ABSL_GUARDED_BY(mu_){1};

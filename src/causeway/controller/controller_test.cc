@@ -311,6 +311,52 @@ TEST_F(ControllerTest, LossNamesTheSliceAndSparesTheRest) {
   EXPECT_EQ(links_[1]->Of(control::Command::kLaunch).size(), 1);
 }
 
+TEST_F(ControllerTest, WhatIsReplicatedMovesFromTheReplicasThatAreLeft) {
+  Put(1, 4, "both");
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "its process was killed");
+  // Onto one device of worker 0, which holds a replica.
+  core::ArraySpec target{model::DType::kU8, {4}, Replicated(1), ""};
+  ASSERT_TRUE(controller_
+                  ->ReshardArrays(session_, {ArrayHandle(1)}, {target},
+                                  core::CopySemantics::kAlwaysCopy, {ArrayHandle(2)})
+                  .ok());
+  const auto build = links_[0]->Of(control::Command::kBuild).back().build();
+  EXPECT_EQ(build.shards(0).copy().device(), 0);
+  auto read = Fetch(2);
+  const auto fetch = links_[0]->Of(control::Command::kFetch).back().fetch();
+  Data(0, fetch.request(), 0, "both");
+  Reply(0, fetch.request());
+  ASSERT_TRUE(read->done && read->value.ok());
+  // Back to all devices: worker 1 has returned, and gets its part from worker 0.
+  Attach(1);
+  target.sharding = Replicated(4);
+  ASSERT_TRUE(controller_
+                  ->ReshardArrays(session_, {ArrayHandle(1)}, {target},
+                                  core::CopySemantics::kAlwaysCopy, {ArrayHandle(3)})
+                  .ok());
+  ASSERT_EQ(links_[0]->Of(control::Command::kSend).size(), 2);
+  EXPECT_EQ(links_[0]->Of(control::Command::kSend)[0].send().to_worker(), 1);
+  EXPECT_TRUE(links_[1]->Of(control::Command::kSend).empty());
+}
+
+TEST_F(ControllerTest, ALossIsToldOnceWithItsVictimsCounted) {
+  for (uint64_t handle = 1; handle <= 3; ++handle) Put(handle, 4, "both");
+  Put(9, 2, "keep");
+  EXPECT_EQ(controller_->events().last(), 0);
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "killed by signal 9 (SIGKILL)");
+  const core::EventBatch lost = controller_->events().After(0, absl::ZeroDuration());
+  ASSERT_EQ(lost.events.size(), 1);
+  EXPECT_EQ(lost.events[0].kind, "lost");
+  EXPECT_EQ(lost.events[0].slice, 1);
+  EXPECT_THAT(lost.events[0].cause, HasSubstr("pid 101 on here): killed by signal 9 (SIGKILL) at"));
+  EXPECT_THAT(lost.events[0].cause, HasSubstr("; 3 arrays affected;"));
+  Attach(1);
+  const core::EventBatch back = controller_->events().After(1, absl::ZeroDuration());
+  ASSERT_EQ(back.events.size(), 1);
+  EXPECT_EQ(back.events[0].kind, "back");
+  EXPECT_EQ(back.events[0].slice, 1);
+}
+
 TEST_F(ControllerTest, ProgramsCompileOnceAndLoadOncePerWorker) {
   auto a = Compile(4);
   auto b = Compile(4);

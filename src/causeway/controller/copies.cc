@@ -32,7 +32,8 @@ absl::StatusOr<ArrayRef> Controller::CopyShards(const ArrayRef& array, const Dev
     result->parts = array->parts;
     return result;
   }
-  if (absl::Status lost = CheckLoss(*array); !lost.ok()) return ErrorArray(lost);
+  const absl::StatusOr<std::vector<ShardRef>> live = LiveShards(*array);
+  if (!live.ok()) return ErrorArray(live.status());
   for (const DeviceList::Member& member : to->members) {
     if (!State(member.worker).alive) return ErrorArray(LostError(member.worker));
   }
@@ -41,7 +42,7 @@ absl::StatusOr<ArrayRef> Controller::CopyShards(const ArrayRef& array, const Dev
   absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>> shards;
   const int64_t element_bytes = std::max<int64_t>(0, model::HostByteWidth(array->spec.dtype));
   for (int i = 0; i < array->num_shards(); ++i) {
-    const ShardRef from = array->shard(i);
+    const ShardRef& from = (*live)[i];
     const DeviceId device = to->devices[i];
     const WorkerId source = topology_.WorkerOf(from.device);
     const WorkerId target = topology_.WorkerOf(device);
@@ -113,7 +114,8 @@ absl::StatusOr<ArrayRef> Controller::Reshard(const ArrayRef& array, const core::
     return absl::InvalidArgumentError("a reshard must keep the element type and the shape");
   }
   ASSIGN_OR_RETURN(DeviceListRef list, Intern(to.sharding->devices()));
-  if (absl::Status lost = CheckLoss(*array); !lost.ok()) return ErrorArray(lost);
+  const absl::StatusOr<std::vector<ShardRef>> live = LiveShards(*array);
+  if (!live.ok()) return ErrorArray(live.status());
   for (const DeviceList::Member& member : list->members) {
     if (!State(member.worker).alive) return ErrorArray(LostError(member.worker));
   }
@@ -131,7 +133,7 @@ absl::StatusOr<ArrayRef> Controller::Reshard(const ArrayRef& array, const core::
       sources.push_back({std::move(box), {}});
       it = sources.end() - 1;
     }
-    it->replicas.push_back(array->shard(i));
+    it->replicas.push_back((*live)[i]);
   }
   auto result = std::make_shared<Array>();
   result->spec = to;

@@ -63,6 +63,7 @@ void Controller::Shutdown(const std::string& reason) {
   Locked lock(this);
   if (shut_down_) return;
   shut_down_ = true;
+  events_.Close();
   for (WorkerState& worker : workers_) {
     if (worker.alive) worker.link->Send(wire::EncodeShutdown(reason));
   }
@@ -174,6 +175,7 @@ void Controller::WorkerLost(WorkerState& worker, const std::string& why) {
   worker.epoch_open = false;
   worker.changed = clock_.WallNow();
   worker.lost_why = absl::StrCat(why, " at ", ClockTime(worker.changed));
+  worker.arrays_lost = CountArraysOn(worker.id);
   ++version_;
   ++counters_.workers_lost;
   worker.link.reset();
@@ -182,6 +184,15 @@ void Controller::WorkerLost(WorkerState& worker, const std::string& why) {
   worker.stats.clear();
   const absl::Status error = LostError(worker.id);
   LOG(WARNING) << error.message();
+  if (!shut_down_) {
+    lost_slices_.insert(topology_.SliceOf(worker.id));
+    events_.Append({.kind = "lost",
+                    .slice = topology_.SliceOf(worker.id),
+                    .worker = worker.id,
+                    .epoch = epoch_,
+                    .cause = std::string(error.message()),
+                    .time = worker.changed});
+  }
   auto requests = std::move(worker.requests);
   worker.requests.clear();
   if (!shut_down_) ChangeEpoch(error);
@@ -303,6 +314,7 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     }
     if (opened->epoch != epoch_) return;
     worker.epoch_open = true;
+    NoteWholeSlice(worker.id);
     LOG(INFO) << "worker " << worker.id << " is in epoch " << epoch_ << " (drained in "
               << opened->drain_us << " us, client in " << opened->client_us << " us, adopted "
               << opened->adopted_buffers << " buffers in " << opened->adopt_us << " us)";
@@ -311,6 +323,23 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     worker.last_heard = clock_.WallNow();
     worker.stats = std::move(pong->stats);
   }
+}
+
+void Controller::NoteWholeSlice(WorkerId id) {
+  const int slice = topology_.SliceOf(id);
+  if (!lost_slices_.contains(slice)) return;
+  for (const WorkerState& worker : workers_) {
+    if (topology_.SliceOf(worker.id) == slice && !(worker.alive && worker.epoch_open)) return;
+  }
+  lost_slices_.erase(slice);
+  events_.Append({.kind = "back",
+                  .slice = slice,
+                  .worker = id,
+                  .epoch = epoch_,
+                  .cause = absl::StrCat("worker ", id.value(), " (pid ", State(id).hello.pid,
+                                        " on ", State(id).hello.host, ") is in epoch ",
+                                        epoch_.value()),
+                  .time = clock_.WallNow()});
 }
 
 void Controller::Heartbeat() {

@@ -177,6 +177,7 @@ struct WorkerState {
   bool epoch_open = false;  // its XLA client of the current epoch is up
   int64_t joined_version = 0;  // buffers born earlier have no part here
   std::string lost_why = "it has not joined yet";
+  int64_t arrays_lost = 0;  // arrays that had a shard here when it was lost
   absl::Time changed;
   absl::flat_hash_set<ProgramId> programs;
   absl::flat_hash_set<BindingId> bindings;

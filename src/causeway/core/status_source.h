@@ -8,6 +8,7 @@
 
 #include "absl/time/time.h"
 #include "causeway/base/strong_id.h"
+#include "causeway/core/event_log.h"
 #include "causeway/model/topology.h"
 
 namespace causeway::core {
@@ -55,11 +56,13 @@ struct ClusterStatus {
   std::map<std::string, int64_t> gauges;
 };
 
-// Implemented by the controller. Thread-safe, does not block.
+// Implemented by the controller. Thread-safe; neither call blocks.
 class StatusSource {
  public:
   virtual ~StatusSource() = default;
   virtual ClusterStatus GetStatus() = 0;
+  // What befell the slices; lives as long as the source.
+  virtual EventLog& events() = 0;
 };
 
 }  // namespace causeway::core

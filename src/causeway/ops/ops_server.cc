@@ -3,6 +3,7 @@
 
 #include <httplib.h>
 
+#include <algorithm>
 #include <atomic>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -10,10 +11,13 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "causeway/base/limits.h"
+#include "causeway/base/status_macros.h"
 #include "causeway/ops/metrics_text.h"
 #include "causeway/ops/status_json.h"
 
@@ -80,6 +84,7 @@ struct OpsServer::Impl {
   std::map<std::string, Handler> posts;
   std::vector<MetricsSource> metrics;
   std::atomic<bool> shutdown_asked{false};
+  std::atomic<int> watchers{0};
   absl::Notification running;
   absl::Mutex mu;  // of Start and Stop
   bool started = false;
@@ -104,7 +109,7 @@ OpsServer::OpsServer(Options options, core::StatusSource& source)
   server.new_task_queue = [this] {
     // The library drops a stop that comes before it runs, and calls this once it does.
     impl_->running.Notify();
-    return new httplib::ThreadPool(limits::kHttpThreads);
+    return new httplib::ThreadPool(limits::kHttpThreads + limits::kEventWatchersMax);
   };
   server.set_payload_max_length(limits::kHttpBodyBytesMax);
   server.set_read_timeout(limits::kHttpSecondsMax);
@@ -134,6 +139,7 @@ OpsServer::OpsServer(Options options, core::StatusSource& source)
   Get("/devices", [this](const Request&) -> absl::StatusOr<json> {
     return DevicesJson(impl_->source.GetStatus());
   });
+  Get("/events", [this](const Request& request) { return WatchEvents(request); });
   Post("/shutdown", [this](const Request&) -> absl::StatusOr<json> {
     if (!impl_->options.on_shutdown) {
       return absl::UnimplementedError("this server cannot end its process; send it SIGTERM");
@@ -144,6 +150,29 @@ OpsServer::OpsServer(Options options, core::StatusSource& source)
 }
 
 OpsServer::~OpsServer() { Stop(); }
+
+absl::StatusOr<json> OpsServer::WatchEvents(const Request& request) {
+  auto number = [&request](const char* name, uint64_t fallback) -> absl::StatusOr<uint64_t> {
+    auto it = request.query.find(name);
+    uint64_t value = fallback;
+    if (it != request.query.end() && !absl::SimpleAtoi(it->second, &value)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(name, "=", it->second, " is no number: give one, from 0"));
+    }
+    return value;
+  };
+  core::EventLog& log = impl_->source.events();
+  ASSIGN_OR_RETURN(const uint64_t after, number("after", log.last()));
+  ASSIGN_OR_RETURN(uint64_t seconds, number("wait_seconds", 0));
+  seconds = std::min<uint64_t>(seconds, limits::kEventWaitSecondsMax);
+  auto leave = absl::MakeCleanup([this] { --impl_->watchers; });
+  if (++impl_->watchers > limits::kEventWatchersMax && seconds > 0) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("more than ", limits::kEventWatchersMax,
+                     " wait for events here: ask without wait_seconds, now and then"));
+  }
+  return EventsJson(impl_->options.log_id, log.After(after, absl::Seconds(seconds)));
+}
 
 void OpsServer::Get(const std::string& path, Handler handler) {
   impl_->server.Get(path, [handler = std::move(handler)](const httplib::Request& request,

@@ -5,6 +5,8 @@
 //   GET /status    JSON: shape, epoch, workers, sessions, counters
 //   GET /devices   JSON: one entry a logical device
 //   GET /metrics   Prometheus text
+//   GET /events    JSON: what befell the slices after ?after=NUMBER (the newest when not given),
+//                  waiting up to ?wait_seconds= for the first; see core/event_log.h
 //   POST /shutdown ends the head in an orderly way
 //
 // Thread safety: all methods are thread-safe. Handlers run on the server's threads, several at once.
@@ -28,6 +30,8 @@ class OpsServer {
   struct Options {
     std::string host = "127.0.0.1";
     int port = 0;  // 0: any free one
+    // Names the event log of this head: numbers of another one mean nothing here.
+    std::string log_id;
     // Called at most once, by POST /shutdown; must not wait for the server. Empty: refused.
     std::function<void()> on_shutdown;
   };
@@ -57,6 +61,8 @@ class OpsServer {
 
  private:
   struct Impl;
+  absl::StatusOr<nlohmann::json> WatchEvents(const Request& request);
+
   std::unique_ptr<Impl> impl_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <atomic>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -27,7 +28,10 @@ class FakeSource : public core::StatusSource {
     status.workers = {worker};
     return status;
   }
+  core::EventLog& events() override { return log; }
+
   std::atomic<bool> complete{false};
+  core::EventLog log{2};
 };
 
 class OpsServerTest : public ::testing::Test {
@@ -40,7 +44,7 @@ class OpsServerTest : public ::testing::Test {
 
   FakeSource source_;
   std::atomic<int> shutdowns_{0};
-  OpsServer server_{{.on_shutdown = [this] { ++shutdowns_; }}, source_};
+  OpsServer server_{{.log_id = "log 7", .on_shutdown = [this] { ++shutdowns_; }}, source_};
 };
 
 TEST_F(OpsServerTest, IsAliveBeforeItIsReady) {
@@ -63,6 +67,28 @@ TEST_F(OpsServerTest, ServesTheFormats) {
   EXPECT_THAT(metrics->body, HasSubstr("causeway_extra 1"));
   EXPECT_THAT(metrics->get_header_value("Content-Type"), HasSubstr("version=0.0.4"));
   EXPECT_EQ(client.Get("/nowhere")->status, 404);
+}
+
+TEST_F(OpsServerTest, TellsEventsAndHowManyAreForgotten) {
+  httplib::Client client("127.0.0.1", Start());
+  EXPECT_EQ(json::parse(client.Get("/events")->body)["next"], 0);
+  std::thread later([this] {
+    for (int slice = 0; slice < 3; ++slice) {
+      source_.log.Append({.kind = "lost", .slice = slice, .cause = "killed"});
+    }
+  });
+  const json first = json::parse(client.Get("/events?after=0&wait_seconds=20")->body);
+  EXPECT_FALSE(first["events"].empty());
+  later.join();
+  const json all = json::parse(client.Get("/events?after=0")->body);
+  EXPECT_EQ(all["log"], "log 7");
+  EXPECT_EQ(all["missed"], 1);
+  ASSERT_EQ(all["events"].size(), 2);
+  EXPECT_EQ(all["events"][1]["slice"], 2);
+  EXPECT_EQ(all["events"][1]["worker"], nullptr);
+  EXPECT_EQ(all["events"][1]["cause"], "killed");
+  EXPECT_TRUE(json::parse(client.Get("/events")->body)["events"].empty());
+  EXPECT_EQ(client.Get("/events?after=x")->status, 400);
 }
 
 TEST_F(OpsServerTest, MoreDoorsCanBeAdded) {

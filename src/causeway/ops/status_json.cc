@@ -92,4 +92,22 @@ json DevicesJson(const core::ClusterStatus& status) {
   return {{"devices", std::move(devices)}};
 }
 
+json EventsJson(const std::string& log_id, const core::EventBatch& batch) {
+  json events = json::array();
+  for (const core::ClusterEvent& event : batch.events) {
+    events.push_back({{"number", event.number},
+                      {"kind", event.kind},
+                      {"slice", event.slice < 0 ? json(nullptr) : json(event.slice)},
+                      {"worker", event.worker.value() < 0 ? json(nullptr)
+                                                          : json(event.worker.value())},
+                      {"epoch", event.epoch.value()},
+                      {"cause", event.cause},
+                      {"time", absl::ToDoubleSeconds(event.time - absl::UnixEpoch())}});
+  }
+  return {{"log", log_id},
+          {"next", batch.next},
+          {"missed", batch.missed},
+          {"events", std::move(events)}};
+}
+
 }  // namespace causeway::ops

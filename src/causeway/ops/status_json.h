@@ -1,7 +1,8 @@
-// The JSON of /status and /devices.
+// The JSON of /status, /devices and /events.
 #pragma once
 
 #include <nlohmann/json_fwd.hpp>
+#include <string>
 
 #include "causeway/core/status_source.h"
 
@@ -11,5 +12,7 @@ namespace causeway::ops {
 nlohmann::json StatusJson(const core::ClusterStatus& status);
 // {"devices": [...]}, each with its worker's state.
 nlohmann::json DevicesJson(const core::ClusterStatus& status);
+// {"log", "next", "missed", "events": [...]}; times are seconds since 1970.
+nlohmann::json EventsJson(const std::string& log_id, const core::EventBatch& batch);
 
 }  // namespace causeway::ops
