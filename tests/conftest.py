@@ -108,6 +108,19 @@ def cluster(state_dir: Path) -> Iterator[RealCluster]:
     yield from _cluster("shared")
 
 
+@pytest.fixture(scope="module")
+def three_slices(state_dir: Path) -> Iterator[RealCluster]:
+    """Three slices of one host with two devices each; tests leave it whole."""
+    from causeway.cluster import launcher
+
+    try:
+        yield start_real_cluster(
+            "three", slices=3, hosts_per_slice=1, devices_per_host=2, announce_slices="true"
+        )
+    finally:
+        launcher.stop("three")
+
+
 @pytest.fixture
 def own_cluster(state_dir: Path) -> Iterator[RealCluster]:
     """The same, for one test that may break it."""

@@ -83,3 +83,18 @@ def test_dispatch_does_not_wait_for_the_work(shared: Any) -> None:
         """
     )
     assert share < 0.5
+
+
+def test_a_result_of_one_device_moves_and_is_cut_up(shared: Any) -> None:
+    client = shared.client()
+    client.do(
+        """
+        from pathwaysutils import reshard
+        one = jax.jit(lambda v: v + 1)(jax.device_put(np.arange(24.0).reshape(6, 4), devices[0]))
+        every = jax.device_put(one, NamedSharding(mesh, P()))
+        pair = Mesh(np.array(devices[:2]), ("y",))
+        cut = reshard.reshard([every, one], [NamedSharding(pair, P("y")), NamedSharding(pair, P())])
+        """
+    )
+    expected = [[float(n) for n in range(row * 4 + 1, row * 4 + 5)] for row in range(6)]
+    assert client.do("result = [np.asarray(v).tolist() for v in cut]") == [expected, expected]

@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,10 @@ def accuracy_in(output: str) -> float:
 # ---------------------------------------------------------------- the files themselves
 
 
-@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda file: file.name)
+STOCK = sorted(file for file in EXAMPLES.glob("*.py") if file.name != "train_elastic.py")
+
+
+@pytest.mark.parametrize("file", STOCK, ids=lambda file: file.name)
 def test_example_does_not_import_causeway(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -187,3 +191,61 @@ def test_notebook_on_a_cluster(cluster: Any) -> None:
     output = run(cluster.env, "-c", RUN_NOTEBOOK, NOTEBOOK)
     assert f"all cells ran on {cluster.devices} devices" in output
     assert "slice 1" in output
+
+
+# ---------------------------------------------------------------- three slices, one is lost
+
+
+def test_elastic_training(three_slices: Any, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    flags = ("--steps=60", "--kill-at=30", "--json", report)
+    output = run(three_slices.env, EXAMPLES / "train_elastic.py", *flags)
+    found = json.loads(report.read_text())
+    assert [event["kind"] for event in found["events"]] == ["lost", "back"], output
+    # The snapshot before the loss was taken at step 20 or 30, every tenth step.
+    assert found["events"][0]["step"] in (20, 30)
+    assert "on slices [0, 2]" in output and "on slices [0, 1, 2]" in output
+    assert "killed by signal 9" in output
+    assert len(found["losses"]) >= 60
+    assert found["losses"][-1] < 0.3 * found["losses"][0]
+
+
+def test_elastic_training_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    code = (
+        "import sys; from pathlib import Path; import train_elastic; "
+        "train_elastic.draw({n: 2.0 / (n + 1) for n in range(50)}, "
+        "[{'kind': 'lost', 'step': 20}, {'kind': 'back', 'step': 35}], Path(sys.argv[1]))"
+    )
+    paths = [str(EXAMPLES), str(ROOT / "python"), os.environ.get("PYTHONPATH", "")]
+    env = clean_environment() | {"PYTHONPATH": os.pathsep.join(paths)}
+    run(env, "-c", code, tmp_path / "losses.png")
+    image = (tmp_path / "losses.png").read_bytes()
+    assert image.startswith(b"\x89PNG\r\n") and len(image) > 5000
+
+
+def test_elastic_training_with_pathwaysutils(three_slices: Any, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    script = str(EXAMPLES / "train_elastic_pathwaysutils.py")
+    flags = ["--steps=80", "--checkpoint-every=10", "--attempts=3", f"--json={report}"]
+    log = tmp_path / "log"
+    with log.open("wb") as errors, subprocess.Popen(
+        [sys.executable, "-u", script, *flags],
+        env=three_slices.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors,
+        text=True,
+    ) as program:
+        watchdog = threading.Timer(100, program.kill)
+        watchdog.start()
+        assert program.stdout is not None
+        seen = []
+        for line in program.stdout:
+            seen.append(line)
+            if "on slices [0, 1, 2]" in line and len(seen) == 2:
+                three_slices.ask("kill", 1)
+            if "on slices [0, 2]" in line:
+                three_slices.ask("restore", 1)
+        watchdog.cancel()
+    assert program.returncode == 0, f"{seen}\n{log.read_text()[-3000:]}"
+    attempts = json.loads(report.read_text())["attempts"]
+    assert [attempt["slices"] for attempt in attempts] == [[0, 1, 2], [0, 2], [0, 1, 2]]
+    assert attempts[2]["step"] % 10 == 0 and attempts[2]["step"] > 0

@@ -498,11 +498,8 @@ class Backend:
     @staticmethod
     def shard_bytes(arrays):
         """Host bytes of one shard of each array."""
-        sizes = []
-        for array in arrays:
-            piece = array._arrays[0]
-            sizes.append(piece.size * piece.dtype.itemsize)
-        return sizes
+        # A result's shape in Python is nobody's: only the buffer below knows its own.
+        return [array._arrays[0].on_device_size_in_bytes() for array in arrays]
 
     def start_host_copy(self, array, index):
         piece = array._arrays[index]
@@ -527,8 +524,9 @@ class Backend:
     @staticmethod
     def host_bytes(piece):
         """(address, size, owner, dims, bytes an element) once the dense bytes are there."""
-        shape = piece.shape
-        value = np.ascontiguousarray(np.asarray(piece))
+        value = np.asarray(piece)
+        shape = value.shape  # not the array's: a result on one device does not know its shape
+        value = np.ascontiguousarray(value)
         return value.ctypes.data, value.nbytes, value, shape, value.dtype.itemsize
 
     @staticmethod
