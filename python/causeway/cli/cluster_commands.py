@@ -42,6 +42,8 @@ def up(
     ops_port: opts.OpsPortOption = opts.DEFAULT.ops_port,
     worker_port: opts.WorkerPortOption = opts.DEFAULT.worker_port,
     announce_slices: opts.AnnounceOption = opts.DEFAULT.announce_slices,
+    compile_cache: opts.CompileCacheOption = opts.DEFAULT.compile_cache,
+    compile_cache_bytes: opts.CompileCacheBytesOption = opts.DEFAULT.compile_cache_bytes,
     shared_dir: opts.SharedDirOption = opts.DEFAULT.shared_dir,
     timeout: opts.TimeoutOption = 120.0,
     output: OutputOption = Output.TEXT,
@@ -60,6 +62,8 @@ def up(
             ops_port=ops_port,
             worker_port=worker_port,
             announce_slices=announce_slices,
+            compile_cache=compile_cache,
+            compile_cache_bytes=compile_cache_bytes,
             shared_dir=shared_dir,
         )
         with err.status(f"starting {options.workers} workers") if err.is_terminal else _nothing():

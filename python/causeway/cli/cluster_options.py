@@ -49,6 +49,16 @@ OpsPortOption = Annotated[
 WorkerPortOption = Annotated[
     int, typer.Option("--worker-port", help="first worker's own", rich_help_panel=_PORTS)
 ]
+CompileCacheOption = Annotated[
+    str,
+    typer.Option(
+        "--compile-cache",
+        help="folder where compiled programs stay for later clusters: auto (yours), off, or a path",
+    ),
+]
+CompileCacheBytesOption = Annotated[
+    int, typer.Option("--compile-cache-bytes", help="at most so many bytes in it")
+]
 SharedDirOption = Annotated[
     str,
     typer.Option("--shared-dir", help="folder through which large buffers pass on this machine"),

@@ -31,6 +31,7 @@ def run(
     devices_per_host: Annotated[_OptionalInt, typer.Option("--devices-per-host", min=1)] = None,
     platform: Annotated[str | None, typer.Option("--platform")] = None,
     announce_slices: Annotated[str | None, typer.Option("--announce-slices")] = None,
+    compile_cache: Annotated[str | None, typer.Option("--compile-cache")] = None,
     shared_dir: Annotated[str | None, typer.Option("--shared-dir")] = None,
     timeout: opts.TimeoutOption = 120.0,
     output: OutputOption = Output.TEXT,
@@ -48,6 +49,7 @@ def run(
             "devices_per_host": devices_per_host,
             "platform": platform,
             "announce_slices": announce_slices,
+            "compile_cache": compile_cache,
             "shared_dir": shared_dir,
         }.items()
         if value is not None

@@ -28,6 +28,8 @@ class ClusterOptions:
     ops_port: int = 29002
     worker_port: int = 29005
     announce_slices: str = "auto"
+    compile_cache: str = "auto"  # folder of compiled programs; "auto": the user's own; "off": none
+    compile_cache_bytes: int = 4 << 30  # at most so much in it
     shared_dir: str = ""  # where client and head exchange large host buffers; "" = they do not
 
     def __post_init__(self) -> None:
@@ -46,6 +48,16 @@ class ClusterOptions:
             if not 0 <= value <= 65535:
                 flag = "--" + field.replace("_", "-")
                 raise ClusterError(f"{flag} is {value}: it must be 0 to 65535", ExitCode.USAGE)
+        if self.compile_cache_bytes < 1 << 20:
+            raise ClusterError(
+                f"--compile-cache-bytes is {self.compile_cache_bytes}: it must be 1048576 or more "
+                "(--compile-cache off keeps none)",
+                ExitCode.USAGE,
+            )
+        if not self.compile_cache:
+            raise ClusterError(
+                "--compile-cache is empty: name a folder, or say auto or off", ExitCode.USAGE
+            )
         if self.announce_slices not in _ANNOUNCE:
             raise ClusterError(
                 f"--announce-slices is {self.announce_slices!r}: it must be one of "

@@ -26,6 +26,24 @@ def state_root() -> Path:
     return Path(tempfile.gettempdir()) / f"causeway-{os.getuid()}"
 
 
+def cache_root() -> Path:
+    """Parent of what may be deleted at any time; beside the state where that was moved."""
+    chosen = os.environ.get("CAUSEWAY_CACHE_DIR")
+    if chosen:
+        return Path(chosen).absolute()
+    if os.environ.get("CAUSEWAY_STATE_DIR"):
+        return state_root() / ".cache"
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "causeway"
+
+
+def compile_cache_dir(asked: str) -> Path | None:
+    """Where compiled programs are kept: `asked` is "auto", "off" (then None) or a folder."""
+    if asked == "off":
+        return None
+    return cache_root() / "programs" if asked == "auto" else Path(asked).absolute()
+
+
 def cluster_dir(name: str) -> Path:
     return state_root() / name
 

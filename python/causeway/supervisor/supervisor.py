@@ -93,6 +93,10 @@ class Supervisor:
             f"--announce-slices={options.announce_slices}",
             f"--ready-file={self._ready_file}",
         ]
+        cache = paths.compile_cache_dir(options.compile_cache)
+        if cache:
+            command.append(f"--compile-cache={cache}")
+            command.append(f"--compile-cache-bytes={options.compile_cache_bytes}")
         if options.shared_dir:
             command.append(f"--shared-dir={options.shared_dir}")
         return command

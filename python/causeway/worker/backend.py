@@ -7,6 +7,7 @@ other hosts' devices are needed here, and losing a host never touches an array.
 
 import gc
 import re
+import sys
 import time
 
 import ml_dtypes
@@ -277,6 +278,7 @@ class Backend:
             tuple(facts.memory_kinds),
             facts.version,
             facts.num_devices,
+            platforms.compile_target(self._name, _PASSES),
         )
 
     def open_epoch(self, node, coordinator, num_nodes, callback_relay=""):
@@ -384,9 +386,18 @@ class Backend:
 
     def _load_on(self, epoch, serialized, code, options, devices):
         if serialized:
-            return epoch.client.deserialize_executable(
-                serialized, _jax.DeviceList(devices), _compile_options(options, devices)
-            )
+            try:
+                return epoch.client.deserialize_executable(
+                    serialized, _jax.DeviceList(devices), _compile_options(options, devices)
+                )
+            except Exception as error:  # pylint: disable=broad-except
+                if not code:
+                    raise
+                # From the head's disk cache, and not for an XLA or a CPU like this one.
+                print(
+                    f"a cached program does not load here and is compiled: {error}",
+                    file=sys.stderr,
+                )
         return self._compile(epoch, code, options, devices)[0]
 
     def load(self, serialized, code, options, places, output_dtypes, output_memory_kinds):

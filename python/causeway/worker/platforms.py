@@ -1,7 +1,11 @@
 """How each platform's XLA client is made: CPU with gloo, or a PJRT plugin such as CUDA."""
 
 import dataclasses
+import hashlib
 import importlib
+import os
+import pathlib
+import platform as _machine
 import sys
 
 import jaxlib
@@ -27,6 +31,28 @@ class Facts:
 
 def _version():
     return f"jaxlib {jaxlib.__version__}, Python {sys.version.split()[0]}"
+
+
+def compile_target(platform, overrides):
+    """What compiled code depends on beside XLA and the kind of device: hex digits.
+
+    XLA:CPU compiles for the features of this machine's CPU. `overrides`: bytes of the options that
+    the worker sets on its own.
+    """
+    parts = [os.environ.get("XLA_FLAGS", "").encode(), overrides]
+    if platform == "cpu":
+        parts += [_machine.machine().encode(), _cpu_features()]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def _cpu_features():
+    try:
+        for line in pathlib.Path("/proc/cpuinfo").read_bytes().splitlines():
+            if line.startswith((b"flags", b"Features")):
+                return b" ".join(sorted(line.partition(b":")[2].split()))
+    except OSError:
+        pass
+    return _machine.processor().encode()
 
 
 def _distributed_client(node, coordinator):

@@ -87,6 +87,11 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   controller_options.callbacks = absl::StrCat(options_.advertised_host, ":", callbacks_->port());
   controller_options.coordinator =
       absl::StrCat(options_.advertised_host, ":", rendezvous_.port());
+  if (!options_.compile_cache.empty()) {
+    compile_cache_ = std::make_unique<controller::DiskCompileCache>(controller::ProgramFiles(
+        options_.compile_cache, options_.compile_cache_bytes, files_, clock_));
+    controller_options.compile_cache = compile_cache_.get();
+  }
   controller_ = std::make_unique<controller::Controller>(controller_options, membership_, clock_,
                                                          timers_, random_);
   control_ = std::make_unique<controller::ControlService>(*controller_, timers_);
@@ -123,6 +128,8 @@ void Head::Stop(const std::string& reason) {
   clients_.Shutdown(deadline);
   if (controller_ != nullptr) controller_->Shutdown(reason);
   if (control_ != nullptr) control_->Shutdown(reason);
+  // Its answers go to the controller, which must be there.
+  if (compile_cache_ != nullptr) compile_cache_->Stop();
   workers_.Shutdown(deadline);
   coordination_.Shutdown();
   rendezvous_.Shutdown(deadline);

@@ -11,12 +11,14 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "causeway/base/clock.h"
+#include "causeway/base/file_system.h"
 #include "causeway/base/random.h"
 #include "causeway/base/timers.h"
 #include "causeway/bin/cluster_membership.h"
 #include "causeway/bin/grpc_server.h"
 #include "causeway/bin/head_options.h"
 #include "causeway/callbacks/relay.h"
+#include "causeway/controller/compile_cache.h"
 #include "causeway/controller/control_service.h"
 #include "causeway/controller/controller.h"
 #include "causeway/coordination/coordination_service.h"
@@ -50,12 +52,14 @@ class Head {
 
   const HeadOptions options_;
   RealClock clock_;
+  RealFileSystem files_;
   RealTimers timers_;
   SystemRandom random_;
   coordination::CoordinationService coordination_;
   coordination::NodeIds nodes_;
   ClusterMembership membership_;
   std::unique_ptr<callbacks::Relay> callbacks_;
+  std::unique_ptr<controller::DiskCompileCache> compile_cache_;
   std::unique_ptr<controller::Controller> controller_;
   std::unique_ptr<controller::ControlService> control_;
   std::unique_ptr<proxy::Proxy> proxy_;

@@ -35,6 +35,9 @@ ABSL_FLAG(int, incarnations_per_worker, 0,
           "Node ids a worker may use up, one for each restart and each failure in the cluster; 0 = "
           "by the cluster's size.");
 ABSL_FLAG(std::string, ready_file, "", "Written as JSON with the real ports once serving.");
+ABSL_FLAG(std::string, compile_cache, "",
+          "Directory where compiled programs stay for later heads; empty = none.");
+ABSL_FLAG(int64_t, compile_cache_bytes, int64_t{4} << 30, "At most so many bytes in it.");
 ABSL_FLAG(std::string, shared_dir, "",
           "Directory for large uploads of clients on this machine; empty = none.");
 
@@ -128,6 +131,13 @@ absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv) {
     options.incarnations_per_worker = DefaultIncarnations(options.shape.num_workers());
   }
   options.ready_file = absl::GetFlag(FLAGS_ready_file);
+  options.compile_cache = absl::GetFlag(FLAGS_compile_cache);
+  options.compile_cache_bytes = absl::GetFlag(FLAGS_compile_cache_bytes);
+  if (options.compile_cache_bytes < (1 << 20)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--compile-cache-bytes=", options.compile_cache_bytes,
+                     ": it must be 1048576 or more; without --compile-cache nothing is kept"));
+  }
   options.shared_dir = absl::GetFlag(FLAGS_shared_dir);
   return options;
 }

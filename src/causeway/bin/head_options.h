@@ -1,6 +1,7 @@
 // What the head is told on its command line.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -19,6 +20,8 @@ struct HeadOptions {
   int coordinator_port = 0;
   int incarnations_per_worker = 64;
   std::string ready_file;
+  std::string compile_cache;
+  int64_t compile_cache_bytes = int64_t{4} << 30;
   std::string shared_dir;
 };
 

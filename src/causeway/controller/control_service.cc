@@ -38,6 +38,7 @@ core::WorkerHello FromWire(const control::Hello& hello) {
   h.device_kind = hello.device_kind();
   h.memory_kinds = {hello.memory_kinds().begin(), hello.memory_kinds().end()};
   h.runtime_version = hello.runtime_version();
+  h.compile_target = hello.compile_target();
   h.num_devices = hello.num_devices();
   return h;
 }

@@ -29,6 +29,7 @@
 #include "causeway/base/random.h"
 #include "causeway/base/strong_id.h"
 #include "causeway/base/timers.h"
+#include "causeway/controller/compile_cache.h"
 #include "causeway/controller/objects.h"
 #include "causeway/core/runtime.h"
 #include "causeway/core/status_source.h"
@@ -61,6 +62,9 @@ struct ControllerOptions {
   absl::Duration peer_failure_grace = absl::Milliseconds(300);
   // Programs kept for the next session that compiles the same; those in use do not count as spare.
   size_t max_programs = 4096;
+  // Compiled programs of earlier heads; null: none. Borrowed, and asked after Shutdown only to be
+  // ignored.
+  CompileCache* compile_cache = nullptr;
   // Bytes of a host array that travel inside a command instead of beside it.
   int64_t inline_bytes_max = 64 << 10;
 };
@@ -199,8 +203,15 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   // programs.cc
   // Forgets the programs that no session holds, here and on the workers.
   void PrunePrograms() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // What else than the program decides how compiled code looks: the workers, their XLA, their CPUs.
+  std::string CompileEnvironment() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Takes the compiled program from disk, or has it compiled.
+  void FindOrCompile(const ProgramRef& program, const std::string& key)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartCompile(const ProgramRef& program) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FinishCompile(const ProgramRef& program, PendingRequest& reply)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Compiled(const ProgramRef& program, absl::StatusOr<wire::CompileResult> result)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<BindingRef> Bind(const ProgramRef& program, const DeviceListRef& list)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

@@ -55,6 +55,24 @@ class FakeLink : public core::WorkerLink {
   std::string closed;
 };
 
+// In memory, and shared by the controllers of one test.
+class FakeCompileCache : public CompileCache {
+ public:
+  void Find(std::string key, Found done) override {
+    const auto it = entries.find(key);
+    ++(it == entries.end() ? status.misses : status.hits);
+    std::optional<std::string> found;
+    if (it != entries.end()) found = it->second;
+    std::move(done)(std::move(found));
+  }
+  void Store(std::string key, std::string contents) override {
+    entries[std::move(key)] = std::move(contents);
+  }
+  core::CompileCacheStatus Status() override { return status; }
+  std::map<std::string, std::string> entries;
+  core::CompileCacheStatus status;
+};
+
 class Bytes : public core::HostBytes {
  public:
   explicit Bytes(std::string text) : text_(std::move(text)) {}
@@ -68,11 +86,16 @@ class Bytes : public core::HostBytes {
 
 class ControllerTest : public ::testing::Test {
  protected:
-  ControllerTest() : timers_(clock_) {
+  ControllerTest() : timers_(clock_) { StartController(); }
+
+  // Also another one in the place of the first, on a new cluster of the same shape.
+  void StartController(const std::string& runtime = "jaxlib 1") {
+    runtime_ = runtime;
     ControllerOptions options;
     options.shape.slices = 2;
     options.shape.devices_per_host = 2;
     options.max_programs = 4;
+    options.compile_cache = &cache_;
     controller_ =
         std::make_unique<Controller>(options, membership_, clock_, timers_, random_);
     Attach(0);
@@ -88,6 +111,7 @@ class ControllerTest : public ::testing::Test {
     hello.host = "here";
     hello.num_devices = 2;
     hello.memory_kinds = {"device"};
+    hello.runtime_version = runtime_;
     auto admission = controller_->OnAttached(hello, links_[w]);
     ASSERT_TRUE(admission.ok()) << admission.status();
     incarnations_[w] = admission->incarnation;
@@ -139,7 +163,8 @@ class ControllerTest : public ::testing::Test {
   }
   // A program of one input and one replicated output u8[4] over `devices`; donates its input.
   std::shared_ptr<const core::ExecutableView> Compile(int devices, bool donate = false,
-                                                      const std::string& text = "program") {
+                                                      const std::string& text = "program",
+                                                      const std::string& compiled = "blob") {
     core::CompileRequest request;
     request.program = text;
     request.devices = Devices(devices);
@@ -155,7 +180,7 @@ class ControllerTest : public ::testing::Test {
         event.mutable_reply()->set_request(c.compile().request());
         control::CompileResult* result = event.mutable_reply()->mutable_compile();
         result->set_name("f");
-        result->set_serialized("blob");
+        result->set_serialized(compiled);
         result->add_outputs()->set_dtype(static_cast<int>(model::DType::kU8));
         result->mutable_outputs(0)->add_dims(4);
         if (donate) result->add_donated_inputs(0);
@@ -191,6 +216,8 @@ class ControllerTest : public ::testing::Test {
   FakeTimers timers_;
   FakeRandom random_{7};
   FakeMembership membership_;
+  FakeCompileCache cache_;
+  std::string runtime_;
   std::unique_ptr<Controller> controller_;
   std::map<int, std::shared_ptr<FakeLink>> links_;
   std::map<int, Incarnation> incarnations_;
@@ -368,6 +395,47 @@ TEST_F(ControllerTest, ProgramsCompileOnceAndLoadOncePerWorker) {
   EXPECT_EQ(links_[1]->Of(control::Command::kBind).size(), 1);
 }
 
+TEST_F(ControllerTest, AnotherHeadFindsProgramsOnDisk) {
+  auto compiles = [this] {
+    return links_[0]->Of(control::Command::kCompile).size() +
+           links_[1]->Of(control::Command::kCompile).size();
+  };
+  auto first = Compile(4, /*donate=*/true);
+  EXPECT_EQ(compiles(), 1);
+  EXPECT_EQ(cache_.entries.size(), 1);
+
+  StartController();
+  auto again = Compile(4, /*donate=*/true);
+  EXPECT_EQ(compiles(), 0);
+  EXPECT_EQ(again->info->donated_inputs, first->info->donated_inputs);
+  EXPECT_EQ(again->outputs[0].shape, first->outputs[0].shape);
+  // Workers also get the code, for where the compiled form does not load.
+  const auto load = links_[1]->Of(control::Command::kLoadProgram).back().load_program();
+  EXPECT_EQ(load.serialized(), "blob");
+  EXPECT_EQ(load.code(), "program");
+  EXPECT_EQ(controller_->GetStatus().counters["compiles_total"], 0);
+  EXPECT_EQ(controller_->GetStatus().counters["disk_cache_hits_total"], 1);
+  // Another number of devices is another program, and so is another XLA.
+  Compile(2, true);
+  EXPECT_EQ(compiles(), 1);
+  StartController("jaxlib 2");
+  Compile(4, true);
+  EXPECT_EQ(compiles(), 1);
+}
+
+TEST_F(ControllerTest, WhatDiskCannotServeIsCompiled) {
+  Compile(4, false, "tokens", /*compiled=*/"");  // no compiled form
+  Compile(4, false, "calls xla_ffi_python_gpu_callback");
+  EXPECT_TRUE(cache_.entries.empty());
+  // Contents that make no sense.
+  Compile(4);
+  ASSERT_EQ(cache_.entries.size(), 1);
+  cache_.entries.begin()->second = "\xff\xff\xff";
+  StartController();
+  Compile(4);
+  EXPECT_EQ(controller_->GetStatus().counters["compiles_total"], 1);
+}
+
 TEST_F(ControllerTest, SpareProgramsAreForgottenEverywhere) {
   auto kept = Compile(4, false, "kept");
   for (int i = 0; i < 4; ++i) {
@@ -379,7 +447,8 @@ TEST_F(ControllerTest, SpareProgramsAreForgottenEverywhere) {
   EXPECT_EQ(links_[1]->Of(control::Command::kUnbind).size(), 3);
   Put(1, 4, "abcd");
   EXPECT_TRUE(Run(*kept, 1, 2).ok());
-  // One that was forgotten compiles anew.
+  // One that was forgotten compiles anew, where disk does not have it.
+  cache_.entries.clear();
   const size_t before = links_[0]->Of(control::Command::kCompile).size() +
                         links_[1]->Of(control::Command::kCompile).size();
   Compile(4, false, "0");

@@ -272,7 +272,10 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     if (--due->second == 0) worker.requests.erase(due);
     auto it = requests_.find(reply->request);
     if (it == requests_.end()) return;
-    if (reply->compile.has_value()) it->second.compile = std::move(reply->compile);
+    if (reply->compile.has_value()) {
+      it->second.compile = std::move(reply->compile);
+      it->second.compile_bytes = std::move(reply->compile_bytes);
+    }
     if (!reply->text.empty()) it->second.text = std::move(reply->text);
     if (!reply->numbers.empty()) it->second.numbers = std::move(reply->numbers);
     Replied(reply->request, reply->status);

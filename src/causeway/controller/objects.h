@@ -98,6 +98,9 @@ struct Program {
   bool compiled = false;
   std::shared_ptr<const core::ProgramInfo> info;
   std::string serialized;
+  // It came from disk: workers get its code too, for where the compiled form does not load.
+  bool from_disk = false;
+  std::string disk_key;  // empty: it is not kept on disk
   int attempts = 0;
   std::vector<absl::AnyInvocable<void(absl::Status)>> waiters;  // under the lock
 };
@@ -144,6 +147,7 @@ struct PendingRequest {
   absl::Status status;  // the first error
   absl::flat_hash_map<DeviceId, absl::Cord> data;
   std::optional<wire::CompileResult> compile;
+  std::string compile_bytes;
   std::string text;
   std::map<std::string, double> numbers;
   absl::AnyInvocable<void(PendingRequest&)> done;  // under the lock

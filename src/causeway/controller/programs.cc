@@ -1,8 +1,11 @@
 // Programs: compile once anywhere, bind to any devices, load lazily.
 #include <memory>
+#include <set>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
@@ -15,6 +18,15 @@ namespace {
 
 // How often a compile moves to another worker when the one that had it dies.
 constexpr int kMaxCompileAttempts = 4;
+
+// What is in the files may change with the version: then no older file is found.
+constexpr int kDiskFormat = 1;
+
+// Such programs name one client's functions by number: no other client can use them.
+bool CallsItsClient(const core::CompileRequest& request) {
+  return absl::StrContains(request.program, "_python_gpu_callback") ||
+         absl::StrContains(request.program, "_python_cpu_callback");
+}
 
 std::string CacheKey(const core::CompileRequest& request) {
   return absl::StrCat(static_cast<int>(request.kind), ":", request.devices.size(), ":",
@@ -86,7 +98,7 @@ void Controller::Compile(
     return;
   }
   program->waiters.push_back(std::move(finish));
-  if (fresh) StartCompile(program);
+  if (fresh) FindOrCompile(program, key);
 }
 
 void Controller::PrunePrograms() {
@@ -126,6 +138,43 @@ void Controller::PrunePrograms() {
   }
 }
 
+std::string Controller::CompileEnvironment() const {
+  std::set<std::string> kinds;
+  for (const WorkerState& worker : workers_) {
+    const core::WorkerHello& hello = worker.hello;
+    if (hello.pid == 0) continue;  // it has never been here
+    kinds.insert(absl::StrCat(hello.platform, "|", hello.device_kind, "|", hello.runtime_version,
+                              "|", hello.compile_target));
+  }
+  return absl::StrCat(kDiskFormat, "|", options_.shape.hosts_per_slice, "|",
+                      options_.shape.devices_per_host, "|", absl::StrJoin(kinds, "||"), "|||");
+}
+
+void Controller::FindOrCompile(const ProgramRef& program, const std::string& key) {
+  if (options_.compile_cache == nullptr || CallsItsClient(program->request)) {
+    StartCompile(program);
+    return;
+  }
+  program->disk_key = absl::StrCat(CompileEnvironment(), key);
+  auto found = [this, mark = std::weak_ptr<bool>(alive_mark_),
+                program](std::optional<std::string> contents) {
+    if (mark.expired()) return;
+    Locked lock(this);
+    absl::StatusOr<wire::CompileResult> result = absl::NotFoundError("not on disk");
+    if (contents.has_value()) result = wire::ParseCompileResult(*contents);
+    if (!result.ok()) {
+      StartCompile(program);
+      return;
+    }
+    program->from_disk = true;
+    Compiled(program, std::move(result));
+  };
+  // The answer takes the lock.
+  Defer([this, key = program->disk_key, found = std::move(found)]() mutable {
+    options_.compile_cache->Find(std::move(key), std::move(found));
+  });
+}
+
 void Controller::StartCompile(const ProgramRef& program) {
   // Any live worker can compile for any devices; take turns.
   const size_t n = workers_.size();
@@ -160,8 +209,23 @@ void Controller::FinishCompile(const ProgramRef& program, PendingRequest& reply)
   if (status.ok() && !reply.compile.has_value()) {
     status = absl::InternalError("the worker's answer to a compile has no result");
   }
+  if (!status.ok()) {
+    Compiled(program, status);
+    return;
+  }
+  // Without a compiled form there is nothing to save a compile with.
+  if (!program->disk_key.empty() && !reply.compile->serialized.empty()) {
+    Defer([this, key = program->disk_key, bytes = std::move(reply.compile_bytes)]() mutable {
+      options_.compile_cache->Store(std::move(key), std::move(bytes));
+    });
+  }
+  Compiled(program, *std::move(reply.compile));
+}
+
+void Controller::Compiled(const ProgramRef& program, absl::StatusOr<wire::CompileResult> compiled) {
+  absl::Status status = compiled.status();
   if (status.ok()) {
-    wire::CompileResult& result = *reply.compile;
+    wire::CompileResult& result = *compiled;
     auto info = std::make_shared<core::ProgramInfo>();
     info->name = std::move(result.name);
     info->fingerprint = std::move(result.fingerprint);
@@ -239,7 +303,7 @@ void Controller::LoadProgramOn(WorkerState& worker, const Program& program) {
   wire::LoadProgram load;
   load.program = program.id;
   load.serialized = program.serialized;
-  if (program.serialized.empty()) load.code = program.request.program;
+  if (program.serialized.empty() || program.from_disk) load.code = program.request.program;
   load.options = program.request.options;
   load.num_devices = program.num_devices;
   load.num_outputs = static_cast<int>(program.info->output_dtypes.size());

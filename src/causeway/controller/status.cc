@@ -79,6 +79,19 @@ core::ClusterStatus Controller::GetStatus() {
       {"buffer_bytes", live_bytes_},
       {"pending_requests", static_cast<int64_t>(requests_.size())},
   };
+  if (options_.compile_cache != nullptr) {
+    core::CompileCacheStatus disk = options_.compile_cache->Status();
+    out.counters.insert({{"disk_cache_hits_total", disk.hits},
+                         {"disk_cache_misses_total", disk.misses},
+                         {"disk_cache_stored_total", disk.stored},
+                         {"disk_cache_evicted_total", disk.evicted},
+                         {"disk_cache_dropped_total", disk.dropped},
+                         {"disk_cache_errors_total", disk.errors}});
+    out.gauges.insert({{"disk_cache_files", disk.files},
+                       {"disk_cache_bytes", disk.bytes},
+                       {"disk_cache_max_bytes", disk.max_bytes}});
+    out.compile_cache = std::move(disk);
+  }
   return out;
 }
 

@@ -44,6 +44,22 @@ struct SessionStatus {
   int64_t executables = 0;
 };
 
+// The compiled programs on disk.
+struct CompileCacheStatus {
+  std::string directory;  // empty: there is no such cache
+  int64_t max_bytes = 0;
+  int64_t files = 0;
+  int64_t bytes = 0;
+  // Only grow.
+  int64_t hits = 0;
+  int64_t misses = 0;
+  int64_t stored = 0;
+  int64_t evicted = 0;  // to keep within max_bytes
+  int64_t dropped = 0;  // damaged
+  int64_t errors = 0;   // of the disk
+  std::string last_error;
+};
+
 struct ClusterStatus {
   model::ClusterShape shape;
   // Every worker has joined and is in the current epoch.
@@ -54,6 +70,7 @@ struct ClusterStatus {
   std::vector<SessionStatus> sessions;
   std::map<std::string, int64_t> counters;  // only grow
   std::map<std::string, int64_t> gauges;
+  CompileCacheStatus compile_cache;
 };
 
 // Implemented by the controller. Thread-safe; neither call blocks.

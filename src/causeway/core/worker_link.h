@@ -43,6 +43,7 @@ struct WorkerHello {
   std::string device_kind;
   std::vector<std::string> memory_kinds;
   std::string runtime_version;
+  std::string compile_target;  // what else compiled code depends on here; opaque
   int num_devices = 0;
 };
 

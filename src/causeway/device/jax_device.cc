@@ -317,6 +317,7 @@ absl::StatusOr<std::unique_ptr<Device>> CreateJaxDevice(PyRef backend,
   }
   info.runtime_version = PyToString(PyTuple_GetItem(found.get(), 3));
   info.num_devices = static_cast<int>(PyToInt(PyTuple_GetItem(found.get(), 4)));
+  info.compile_target = PyToString(PyTuple_GetItem(found.get(), 5));
   return std::unique_ptr<Device>(
       std::make_unique<JaxDevice>(std::move(backend), std::move(info), std::move(is_ours)));
 }

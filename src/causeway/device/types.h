@@ -59,6 +59,7 @@ struct DeviceInfo {
   std::string device_kind;
   std::vector<std::string> memory_kinds;
   std::string runtime_version;
+  std::string compile_target;  // what else compiled code depends on; opaque
   int num_devices = 0;
 };
 

@@ -63,7 +63,11 @@ json StatusJson(const core::ClusterStatus& status) {
           {"workers", std::move(workers)},
           {"sessions", std::move(sessions)},
           {"counters", status.counters},
-          {"gauges", status.gauges}};
+          {"gauges", status.gauges},
+          {"compile_cache",
+           {{"directory", status.compile_cache.directory},
+            {"max_bytes", status.compile_cache.max_bytes},
+            {"last_error", status.compile_cache.last_error}}}};
 }
 
 json DevicesJson(const core::ClusterStatus& status) {

@@ -297,6 +297,14 @@ Encoded EncodeFailTransfers(WorkerId from, const absl::Status& cause) {
   return Finish(command);
 }
 
+absl::StatusOr<CompileResult> ParseCompileResult(absl::string_view bytes) {
+  control::CompileResult result;
+  if (!result.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+    return absl::InvalidArgumentError("these bytes are no compiled program");
+  }
+  return FromProto(result);
+}
+
 absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
   control::Event event;
   if (!event.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
@@ -308,7 +316,10 @@ absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
       ReplyEvent reply;
       reply.request = RequestId(from->request());
       reply.status = FromProto(from->status());
-      if (from->has_compile()) reply.compile = FromProto(from->compile());
+      if (from->has_compile()) {
+        reply.compile = FromProto(from->compile());
+        reply.compile_bytes = from->compile().SerializeAsString();
+      }
       reply.text = std::move(*from->mutable_text());
       reply.numbers.insert(from->numbers().begin(), from->numbers().end());
       return Event(std::move(reply));

@@ -147,6 +147,7 @@ struct ReplyEvent {
   RequestId request;
   absl::Status status;
   std::optional<CompileResult> compile;
+  std::string compile_bytes;  // the same, as ParseCompileResult takes it
   std::string text;
   std::map<std::string, double> numbers;
 };
@@ -179,6 +180,9 @@ struct PongEvent {
 };
 using Event = std::variant<ReplyEvent, FetchDataEvent, LaunchDoneEvent, LaunchFailedEvent,
                            EpochOpenedEvent, PongEvent>;
+
+// INVALID_ARGUMENT when the bytes are no ReplyEvent::compile_bytes.
+absl::StatusOr<CompileResult> ParseCompileResult(absl::string_view bytes);
 
 // INVALID_ARGUMENT when the bytes are no event, or an event that may not come here.
 absl::StatusOr<Event> DecodeEvent(absl::string_view bytes);

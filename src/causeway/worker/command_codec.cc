@@ -177,6 +177,7 @@ void Encode(const Hello& e, control::Event* out) {
   h->set_device_kind(e.device.device_kind);
   for (const auto& kind : e.device.memory_kinds) h->add_memory_kinds(kind);
   h->set_runtime_version(e.device.runtime_version);
+  h->set_compile_target(e.device.compile_target);
   h->set_num_devices(e.device.num_devices);
   h->set_token(e.token);
 }

@@ -162,6 +162,9 @@ class Worker final : public GraphHost {
   void On(Chunk chunk) { assembler_.Add(std::move(chunk)); }
   void On(Shutdown shutdown) { LOG(INFO) << "shutdown: " << shutdown.reason; }
   void On(OpenEpoch open) {
+    // By the reader, as SetNodes does: a newcomer's address must not be lost to an older list that
+    // the operation thread comes to later.
+    data_plane_->SetPeers(open.nodes.data_addresses);
     Post([this, open = std::move(open)] { OpenTheEpoch(open); });
   }
   void On(SetNodes nodes) {
@@ -397,7 +400,6 @@ void Worker::On(Ping ping) {
 }
 
 void Worker::OpenTheEpoch(const OpenEpoch& open) {
-  data_plane_->SetPeers(open.nodes.data_addresses);
   const absl::Time start = absl::Now();
   const absl::Duration bound = absl::Milliseconds(std::max<uint64_t>(1, open.drain_ms));
   graph_->CloseEpochs(open.epoch);
