@@ -308,7 +308,7 @@ except Exception as error:
 def test_unknown_versions_are_left_alone() -> None:
     lines = printed("""
 from causeway.client import callbacks
-callbacks._rename = lambda module, functions, attribute: (_ for _ in ()).throw(
+callbacks._copy = lambda module: (_ for _ in ()).throw(
     callbacks._UnknownLowering("another world"))
 print(jax.jit(lambda x: jax.pure_callback(lambda x: x, scalar, x))(7.0))
 print(callback_host.tell_relay("stats")["calls"])
@@ -316,15 +316,43 @@ print(callback_host.tell_relay("stats")["calls"])
     assert lines == ["7.0", "0"]
 
 
-def test_buffer_callbacks_are_refused_by_the_client() -> None:
+def test_buffer_callbacks_fill_their_results() -> None:
     lines = printed("""
-from jax.experimental.buffer_callback import buffer_callback
+from jax.experimental.buffer_callback import ExecutionStage, buffer_callback
+def both(ctx, out, x, *, scale):
+    print(ctx.stage == ExecutionStage.EXECUTE, x.writeable, out["a"].writeable, out["b"].dtype)
+    np.asarray(out["a"])[...] = np.asarray(x) * np.asarray(scale)
+    np.asarray(out["b"])[...] = np.from_dlpack(x) > 1
+out = {"a": jax.ShapeDtypeStruct((3,), np.int32), "b": jax.ShapeDtypeStruct((3,), np.bool_)}
+found = jax.jit(buffer_callback(both, out))(jnp.arange(3), scale=np.int32(5))
+print(found["a"], found["b"])
+def add_one(ctx, out, x):
+    print(np.shares_memory(np.asarray(out), np.asarray(x)))
+    np.asarray(out)[...] += 1
+in_place = buffer_callback(add_one, jax.ShapeDtypeStruct((2,), jnp.bfloat16),
+                           input_output_aliases={0: 0}, vmap_method="sequential")
+x = jnp.array([1, 2], jnp.bfloat16)
+print(in_place(x), x)
+print(jax.vmap(in_place)(jnp.zeros((2, 2), jnp.bfloat16)).tolist())
+print("calls", callback_host.tell_relay("stats")["calls"])
+def asks_for_a_stream(ctx, out, x):
+    ctx.stream
 try:
-    jax.jit(buffer_callback(lambda *a: None, jax.ShapeDtypeStruct((), np.float32)))(np.float32(1))
-except NotImplementedError as error:
-    print("pure_callback" in str(error))
+    jax.block_until_ready(jax.jit(buffer_callback(asks_for_a_stream, like(x)))(x))
+except jax.errors.JaxRuntimeError as error:
+    print("GPU context is not available" in str(error))
 """)
-    assert lines == ["True"]
+    assert lines == [
+        "True False True bool",
+        "[ 0  5 10] [False False  True]",
+        "True",
+        "[2 3] [1 2]",
+        "True",
+        "True",
+        "[[1.0, 1.0], [1.0, 1.0]]",
+        "calls 4",
+        "True",
+    ]
 
 
 def test_foreign_pointers_are_refused_by_name() -> None:

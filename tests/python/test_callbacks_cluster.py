@@ -142,11 +142,8 @@ try:
 except BufferError as error:
     print("without a copy" in str(error))
 print(jax.jit(lambda x: x * 2).lower(x).cost_analysis()["flops"], jax.devices()[0].memory_stats())
-try:
-    look = lambda x: (jax.debug.inspect_array_sharding(x, callback=print), x)[1]
-    jax.jit(look, in_shardings=split)(jnp.arange(8.0))
-except NotImplementedError as error:
-    print("inspect outside" in str(error))
+look = lambda x: (jax.debug.inspect_array_sharding(x, callback=lambda s: print(s.spec)), x + 1)[1]
+print(jax.jit(look, in_shardings=split)(jnp.arange(8.0)))
 jax.debug.inspect_array_sharding(jax.device_put(jnp.arange(8.0), split),
                                  callback=lambda s: print("outside", s.spec))
 """,
@@ -155,6 +152,7 @@ jax.debug.inspect_array_sharding(jax.device_put(jnp.arange(8.0), split),
         "[0. 1. 2. 3. 4.] True [1, 0]",
         "True",
         "5.0 None",
-        "True",
+        "P('d',)",
+        "[1. 2. 3. 4. 5. 6. 7. 8.]",
         "outside P('d',)",
     ]

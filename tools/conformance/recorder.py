@@ -3,7 +3,7 @@
 The log has one JSON object a line: {"start": id}, then {"end": id, "outcome": ..., "seconds": ...,
 "reason": first line, "message": ..., "text": traceback}. Tests that the log already knows are left
 out, which makes a second process go on where the first one ended. It is loaded by name inside JAX's
-test processes, so it imports nothing of this project.
+test processes, with nothing of this project on the path but its own folder.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import time
 from pathlib import Path
 
 import pytest
+from sampling import chosen
 
 LOG = Path(os.environ["CONFORMANCE_LOG"])
 TEST_SECONDS = int(os.environ["CONFORMANCE_TEST_SECONDS"])
+SAMPLE = int(os.environ.get("CONFORMANCE_SAMPLE", "1"))
 # After one of these the process or the cluster is of no use to the tests that follow.
 _BROKEN = ("Connection to IFRT proxy server was terminated", "DATA_LOSS", "took longer than")
 _TEXT_MAX = 6000
@@ -49,9 +51,11 @@ class _Recorder:
         done = set()
         for line in LOG.read_text().splitlines():
             done.add(json.loads(line).get("start"))
-        left = [item for item in items if _name(item) not in done]
-        config.hook.pytest_deselected(items=[i for i in items if _name(i) in done])
-        self.write(collected=len(items))
+        wanted = [item for item in items if chosen(_name(item), SAMPLE)]
+        left = [item for item in wanted if _name(item) not in done]
+        kept = set(left)
+        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+        self.write(collected=len(wanted), sample=SAMPLE, in_file=len(items))
         items[:] = left
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:

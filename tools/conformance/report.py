@@ -50,7 +50,7 @@ def compare(
                 }
             )
         good = sum(remote.tests[name].outcome == "passed" for name in passed)
-        tests = max(local.collected, remote.collected)
+        tests = max(local.in_file, remote.in_file)
         remarks = []
         if local.collect_error:
             remarks.append(f"local: {local.collect_error}")

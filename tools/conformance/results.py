@@ -6,6 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+from conformance.sampling import chosen
+
 
 @dataclasses.dataclass
 class Result:
@@ -20,12 +22,15 @@ class Result:
 @dataclasses.dataclass
 class FileResults:
     tests: dict[str, Result]
-    collected: int = 0  # how many tests the file has; 0 = it was never collected
+    collected: int = 0  # how many tests were wanted; 0 = the file was never collected
+    in_file: int = 0  # how many the file has
+    sample: int = 1  # one in so many was wanted
     collect_error: str = ""
 
     @property
     def complete(self) -> bool:
-        return bool(self.collect_error) or (0 < self.collected <= len(self.tests))
+        known = sum(chosen(name, self.sample) for name in self.tests)
+        return bool(self.collect_error) or 0 < self.collected <= known
 
     def count(self, outcome: str) -> int:
         return sum(result.outcome == outcome for result in self.tests.values())
@@ -49,7 +54,10 @@ def read(log: Path) -> FileResults:
                 entry.get("message", ""),
             )
         elif "collected" in entry:
-            found.collected = max(found.collected, entry["collected"])
+            # The latest call says what is wanted; an earlier one may have wanted a sample.
+            found.collected = entry["collected"]
+            found.sample = entry.get("sample", 1)
+            found.in_file = entry.get("in_file", found.collected)
         elif "collect_error" in entry:
             found.collect_error = entry["text"].strip().splitlines()[-1][:400]
         elif "note" in entry and found.tests:

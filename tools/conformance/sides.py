@@ -131,12 +131,14 @@ def run_pytest(
     test_seconds: int,
     seconds: float,
     expression: str,
+    sample: int,
     say: Callable[[str], None],
 ) -> int:
     """One test process; returns its exit status, 124 after `seconds`."""
     env = side.environment()
     env["CONFORMANCE_LOG"] = str(log)
     env["CONFORMANCE_TEST_SECONDS"] = str(test_seconds)
+    env["CONFORMANCE_SAMPLE"] = str(sample)
     plugin = str(Path(__file__).resolve().parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH", ""), plugin]))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "recorder", "-p", "no:cacheprovider"]

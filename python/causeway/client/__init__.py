@@ -73,7 +73,8 @@ PATCHES = (
     Patch(
         "callbacks",
         "causeway.client.callbacks",
-        "debug.print, pure_callback, io_callback and the like: the stock client cannot send them",
+        "debug.print, pure_callback, io_callback, buffer_callback and the like: the stock client "
+        "cannot send them",
     ),
     Patch(
         "copies",
@@ -93,7 +94,8 @@ PATCHES = (
     Patch(
         "sharding-inspection",
         "causeway.client.repairs_sharding_inspection",
-        "inspect_array_sharding under jit would send an address of this process to a worker",
+        "inspect_array_sharding under jit would send an address of this process to a worker; what "
+        "it asks for can be found out here",
     ),
 )
 

@@ -1,4 +1,5 @@
-"""Host callbacks: jax.debug.print, pure_callback, io_callback, breakpoint, checkify, spsolve.
+"""Host callbacks: jax.debug.print, pure_callback, io_callback, breakpoint, checkify, spsolve,
+buffer_callback.
 
 JAX lowers all of them to one custom call and hands the Python functions to the compiler, which the
 stock client cannot take. Here, just before the compiler, the functions go into a table of this
@@ -7,6 +8,7 @@ process and the custom calls name their places in it; workers call back through 
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import os
@@ -14,6 +16,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from causeway.client import callbacks_buffers
 from causeway.client.callbacks_channel import Channel
 
 log = logging.getLogger("causeway.client")
@@ -25,6 +28,7 @@ _TARGETS = {
     for kind in ("", "_partitioned")
     for device in ("cpu", "gpu")
 }
+_TARGET_OF_BUFFERS = "xla_ffi_python_gpu_callback"
 _PARAMETERS = ["backend", "module", "executable_devices", "options", "host_callbacks"]
 
 # HOST:PORT of the callback port, for clients that reach the head through a tunnel.
@@ -74,10 +78,11 @@ def _compile(
     original: Any, backend: Any, module: Any, devices: Any, options: Any, functions: Sequence[Any]
 ) -> Any:
     channel = _channel(backend)
-    group = channel.add(functions)
+    copy, calls = _copy(module)
+    group = channel.add(_adapted(functions, calls))
     try:
-        renamed = _rename(module, len(functions), channel.attribute(group))
-        return original(backend, renamed, devices, options, ())
+        _rename(copy, calls, channel.attribute(group))
+        return original(backend, copy, devices, options, ())
     except BaseException:
         channel.drop(group)
         raise
@@ -122,43 +127,69 @@ def _split(text: str, name: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _rename(module: Any, functions: int, attribute: str) -> Any:
-    """A copy of the module whose callbacks name the group in place of a slot of this process."""
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """A custom call of the module that runs Python, and which of its functions."""
+
+    op: Any
+    target: str  # the name that workers serve it under
+    index: int
+    results: callbacks_buffers.Results | None  # of calls that fill buffers
+
+
+def _copy(module: Any) -> tuple[Any, list[_Call]]:
+    """A copy of the module, and the callbacks in it."""
     from jax._src.interpreters import mlir
     from jax._src.lib.mlir import ir
 
     with module.context as context, ir.Location.unknown():
         copy = ir.Module.parse(mlir.module_to_bytecode(module), context)
-        calls, of_buffers = [], []
+        found = []
 
         def visit(op: Any) -> Any:
             if op.name == "stablehlo.custom_call":
                 target = ir.StringAttr(op.attributes["call_target_name"]).value
-                if target in _TARGETS:
-                    calls.append((op, target))
-                elif target.startswith("xla_buffer_python_"):
-                    of_buffers.append(op)  # raising inside the walk would lose the type
+                if target in _TARGETS or target.startswith(callbacks_buffers.TARGET_PREFIX):
+                    found.append((op, target))  # raising inside the walk would lose the type
             return ir.WalkResult.ADVANCE
 
         copy.operation.walk(visit)
-        if of_buffers:
-            raise NotImplementedError(
-                "jax.experimental.buffer_callback needs the devices' memory in this process; use "
-                "pure_callback or io_callback on remote devices"
-            )
-        indices = [_index(ir, op) for op, _ in calls]
-        if set(indices) != set(range(functions)):
-            raise _UnknownLowering(f"calls of functions {sorted(set(indices))} of {functions}")
+        calls = []
+        for op, target in found:
+            if target in _TARGETS:
+                calls.append(_Call(op, _TARGETS[target], _index(ir, op), None))
+            else:
+                results = callbacks_buffers.results_of(ir, op)
+                calls.append(_Call(op, _TARGET_OF_BUFFERS, _index(ir, op), results))
+    return copy, calls
+
+
+def _adapted(functions: Sequence[Any], calls: list[_Call]) -> list[Any]:
+    """The functions as workers call them: NumPy arrays in, NumPy arrays out."""
+    indices = {call.index for call in calls}
+    if indices != set(range(len(functions))):
+        raise _UnknownLowering(f"calls of functions {sorted(indices)} of {len(functions)}")
+    adapted = list(functions)
+    for call in calls:
+        if call.results is not None:
+            adapted[call.index] = callbacks_buffers.adapt(functions[call.index], call.results)
+    return adapted
+
+
+def _rename(copy: Any, calls: list[_Call], attribute: str) -> None:
+    """Makes the callbacks name the group in place of a slot of this process."""
+    from jax._src.lib.mlir import ir
+
+    with copy.context, ir.Location.unknown():
         number = ir.IntegerType.get_unsigned(64)
-        for (op, target), index in zip(calls, indices):
-            op.attributes["call_target_name"] = ir.StringAttr.get(_TARGETS[target])
-            op.attributes["mhlo.backend_config"] = ir.DictAttr.get(
+        for call in calls:
+            call.op.attributes["call_target_name"] = ir.StringAttr.get(call.target)
+            call.op.attributes["mhlo.backend_config"] = ir.DictAttr.get(
                 {
-                    "callback_id": ir.IntegerAttr.get(number, index),
+                    "callback_id": ir.IntegerAttr.get(number, call.index),
                     "channel": ir.StringAttr.get(attribute),
                 }
             )
-        return copy
 
 
 def _index(ir: Any, op: Any) -> int:

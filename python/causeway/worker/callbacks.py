@@ -25,12 +25,11 @@ _IN_PROCESS_NAMES = (
 
 # Custom calls that carry addresses of the client's process.
 _REFUSED = {
-    "InspectSharding": "inspect_array_sharding needs the compiler in the client's process",
+    "InspectSharding": "inspect_array_sharding needs Causeway's client package on the client",
     "CustomSPMDPartitioning": "custom_partitioning needs the compiler in the client's process",
 }
 _REFUSED_PREFIXES = {
-    "xla_buffer_python_": "jax.experimental.buffer_callback needs the devices' memory in the"
-    " client's process; use pure_callback or io_callback",
+    "xla_buffer_python_": "it points into the memory of the client; use Causeway's client package",
 }
 
 _lock = threading.Lock()
