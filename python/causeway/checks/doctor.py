@@ -145,13 +145,17 @@ def _client_environment() -> Finding:
         return Finding("environment", OK, "this shell's JAX does not point at a cluster")
     if not target.startswith("grpc://"):
         return Finding(
-            "environment", PROBLEM, f"JAX_PLATFORMS={platforms}, JAX_BACKEND_TARGET={target!r}",
+            "environment",
+            PROBLEM,
+            f"JAX_PLATFORMS={platforms}, JAX_BACKEND_TARGET={target!r}",
             "paste what causeway up prints",
         )
     plain = os.environ.get("IFRT_PROXY_USE_INSECURE_GRPC_CREDENTIALS", "").lower()
     if plain not in ("true", "1"):
         return Finding(
-            "environment", WARNING, "IFRT_PROXY_USE_INSECURE_GRPC_CREDENTIALS is not true",
+            "environment",
+            WARNING,
+            "IFRT_PROXY_USE_INSECURE_GRPC_CREDENTIALS is not true",
             "set it, unless the causeway package is on this program's path (it sets it itself)",
         )
     return Finding("environment", OK, f"{platforms} at {target}")

@@ -63,8 +63,9 @@ def run_all(selection: Selection, say: Callable[[str], None]) -> tuple[Counts, d
 
 
 def _ruff(selection: Selection, seconds: float) -> Counts:
-    found = shutil.which("ruff", path=os.pathsep.join([str(Path(sys.executable).parent),
-                                                       os.environ.get("PATH", "")]))
+    found = shutil.which(
+        "ruff", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    )
     if not found:
         return Counts(skipped=1)
     folders = [d for d in ("python", "tests", "tools", "bench") if (selection.root / d).is_dir()]

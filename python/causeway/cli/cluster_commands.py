@@ -26,8 +26,9 @@ def require_running(name: str) -> ClusterState:
         return current
     others = [other for other in state.all_names() if state.running(other)]
     hint = f"; running: {', '.join(others)} (use --name)" if others else ""
-    raise ClusterError(f"no cluster {name!r} runs here{hint}. Start one with: causeway up",
-                       ExitCode.NOT_RUNNING)
+    raise ClusterError(
+        f"no cluster {name!r} runs here{hint}. Start one with: causeway up", ExitCode.NOT_RUNNING
+    )
 
 
 def up(
@@ -181,9 +182,7 @@ def _report(cluster: ClusterState) -> dict[str, Any]:
     }
 
 
-def devices(
-    name: opts.NameOption = opts.DEFAULT_NAME, output: OutputOption = Output.TEXT
-) -> None:
+def devices(name: opts.NameOption = opts.DEFAULT_NAME, output: OutputOption = Output.TEXT) -> None:
     """List every device of a cluster with its slice, worker, state and memory."""
     try:
         cluster = require_running(name)

@@ -32,8 +32,9 @@ def coloured(word: str) -> str:
 
 def cluster_title(state: ClusterState) -> str:
     options = state.options
-    up = datetime.timedelta(seconds=max(0, int(datetime.datetime.now().timestamp())
-                                        - int(state.created_at)))
+    up = datetime.timedelta(
+        seconds=max(0, int(datetime.datetime.now().timestamp()) - int(state.created_at))
+    )
     return (
         f"[bold]{options.name}[/] {coloured(state.phase)}  {state.target}  "
         f"{options.slices} slices x {options.hosts_per_slice} hosts x "

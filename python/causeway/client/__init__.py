@@ -71,6 +71,11 @@ PATCHES = (
         "callbacks put their operands on a CPU device of this process, so there must be one",
     ),
     Patch(
+        "async-collectives",
+        "causeway.client.repairs_async_collectives",
+        "the stock client cannot write collectives in two halves in the StableHLO that it sends",
+    ),
+    Patch(
         "callbacks",
         "causeway.client.callbacks",
         "debug.print, pure_callback, io_callback, buffer_callback and the like: the stock client "
@@ -84,7 +89,7 @@ PATCHES = (
     Patch(
         "dlpack",
         "causeway.client.repairs_dlpack",
-        "remote arrays have no memory here to export; a copy on the CPU has",
+        "remote arrays have no memory here to export or to share; a copy on the CPU has",
     ),
     Patch(
         "cost-analysis",
@@ -96,6 +101,12 @@ PATCHES = (
         "causeway.client.repairs_sharding_inspection",
         "inspect_array_sharding under jit would send an address of this process to a worker; what "
         "it asks for can be found out here",
+    ),
+    Patch(
+        "custom-partitioning",
+        "causeway.client.repairs_custom_partitioning",
+        "custom_partitioning would send an address of this process to a worker; the partitioning "
+        "can be done here",
     ),
 )
 

@@ -8,11 +8,12 @@ aliases serves as both.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+
+from causeway.client.mlir_types import numpy_dtype
 
 TARGET_PREFIX = "xla_buffer_python_"
 
@@ -93,7 +94,7 @@ def results_of(ir: Any, op: Any) -> Results:
     specs = []
     for result in op.results:
         kind = ir.RankedTensorType(result.type)
-        specs.append((tuple(kind.shape), _dtypes()[str(kind.element_type)]))
+        specs.append((tuple(kind.shape), numpy_dtype(kind.element_type)))
     aliases = {}
     if "output_operand_aliases" in op.attributes:
         from jax._src.lib.mlir.dialects import hlo
@@ -103,17 +104,3 @@ def results_of(ir: Any, op: Any) -> Results:
             output = alias.output_tuple_indices
             aliases[output[0] if output else 0] = alias.operand_index
     return Results(tuple(specs), aliases)
-
-
-@functools.cache
-def _dtypes() -> dict[str, np.dtype[Any]]:
-    """By MLIR's spelling."""
-    from jax._src.interpreters import mlir
-    from jax._src.lib.mlir import ir
-
-    found: dict[str, np.dtype[Any]] = {}
-    with mlir.make_ir_context(), ir.Location.unknown():
-        for dtype, make in mlir._dtype_to_ir_type.items():
-            found.setdefault(str(make()), dtype)
-    found["i1"] = np.dtype(bool)
-    return found

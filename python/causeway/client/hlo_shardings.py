@@ -7,17 +7,16 @@ from typing import Any
 
 import numpy as np
 
+# An axis of the mesh, or a part of one: (name, (size before it, its size)).
+Axis = tuple[str, tuple[int, int] | None]
+# The axes that split each dimension of an array, major first.
+Dimensions = list[list[Axis]]
 
-def hlo_sharding(
-    axes: dict[str, int],
-    device_ids: list[int],
-    dimensions: list[list[tuple[str, tuple[int, int] | None]]],
-) -> Any:
-    """The HloSharding of an array.
 
-    `axes` gives the sizes of the mesh in order, `device_ids` its devices where they are not
-    0, 1, 2, ...; `dimensions` lists the axes that split each dimension of the array, major first:
-    (name, None), or (name, (size before it, its size)) for a part of an axis.
+def hlo_sharding(axes: dict[str, int], device_ids: list[int], dimensions: Dimensions) -> Any:
+    """The HloSharding of an array on a mesh with these axes, in their order.
+
+    `device_ids` are the mesh's devices where they are not 0, 1, 2, ...
     """
     from jaxlib import xla_client
 

@@ -12,11 +12,10 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
-from causeway.client.hlo_shardings import hlo_sharding
+from causeway.client import shardy
 from causeway.client.repairs_common import is_remote
 
 _TARGET = "InspectSharding"
-_PIPELINE = "builtin.module(sdy-propagation-pipeline)"
 _INSTALLED = "_causeway_sharding_inspection"
 
 # By what the stock encoding writes into programs; alive as long as a program needs them.
@@ -56,10 +55,10 @@ def install() -> None:
 def _inspect(module: Any, options: Any) -> Any:
     """Calls the functions of the module's inspections; returns the module without them."""
     from jax._src.interpreters import mlir
-    from jax._src.lib.mlir import ir, passmanager
+    from jax._src.lib.mlir import ir
 
     with module.context as context, ir.Location.unknown():
-        if not _calls(ir, module):
+        if not shardy.custom_calls(ir, module, _TARGET):
             return module
         if not options.executable_build_options.use_shardy_partitioner:
             raise NotImplementedError(
@@ -68,83 +67,18 @@ def _inspect(module: Any, options: Any) -> Any:
                 "result of the jit"
             )
         code = mlir.module_to_bytecode(module)
-        copy = ir.Module.parse(code, context)
-        for op in _calls(ir, copy):
-            op.attributes["sdy.sharding_rule"] = _as_operand(ir, op)
-        passmanager.PassManager.parse(_PIPELINE).run(copy.operation)
-        meshes = _meshes(ir, copy)
-        for op in _calls(ir, copy):
-            key = ir.StringAttr(op.attributes["backend_config"]).value_bytes
+        found = shardy.Propagated(ir, context, code, _TARGET)
+        for call in found.calls:
+            key = ir.StringAttr(call.attributes["backend_config"]).value_bytes
             function = _functions.get(key)
             if function is None:
                 raise NotImplementedError(
                     "the function of a jax.debug.inspect_array_sharding is gone; trace and lower "
                     "the program again"
                 )
-            function(_sharding(op, meshes))
+            function(found.operand_shardings(call)[0])
         rest = ir.Module.parse(code, context)
-        for op in _calls(ir, rest):
-            op.results[0].replace_all_uses_with(op.operands[0])
-            op.erase()
+        for call in shardy.custom_calls(ir, rest, _TARGET):
+            call.results[0].replace_all_uses_with(call.operands[0])
+            call.erase()
         return rest
-
-
-def _calls(ir: Any, module: Any) -> list[Any]:
-    found = []
-
-    def visit(op: Any) -> Any:
-        is_call = op.name == "stablehlo.custom_call"
-        if is_call and ir.StringAttr(op.attributes["call_target_name"]).value == _TARGET:
-            found.append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return found
-
-
-def _as_operand(ir: Any, op: Any) -> Any:
-    """The rule that the result is sharded as the operand is; without one nothing is propagated."""
-    sizes = ir.RankedTensorType(op.operands[0].type).shape
-    names = [*"ijklmnopqrstuvwxyz", *(f"z_{k}" for k in range(1, len(sizes)))]  # as Shardy has them
-    factors = names[: len(sizes)]
-    side = f"([{', '.join(factors)}])"
-    given = ", ".join(f"{name}={size}" for name, size in zip(factors, sizes))
-    return ir.Attribute.parse(f"#sdy.op_sharding_rule<{side}->{side} {{{given}}}, custom>")
-
-
-def _meshes(ir: Any, module: Any) -> dict[str, tuple[dict[str, int], list[int]]]:
-    """{name: ({axis: size}, device numbers)}."""
-    from jax._src.lib.mlir.dialects import sdy
-
-    found = {}
-    for op in module.body.operations:
-        if op.operation.name == "sdy.mesh":
-            mesh = sdy.MeshAttr(op.attributes["mesh"])
-            axes = {axis.name: axis.size for axis in map(sdy.MeshAxisAttr, mesh.axes)}
-            found[ir.StringAttr(op.attributes["sym_name"]).value] = axes, list(mesh.device_ids)
-    return found
-
-
-def _sharding(op: Any, meshes: dict[str, tuple[dict[str, int], list[int]]]) -> Any:
-    """The HloSharding of the call's result."""
-    from jax._src.lib.mlir import ir
-    from jax._src.lib.mlir.dialects import sdy
-    from jaxlib import xla_client
-
-    if "sdy.sharding" not in op.attributes:
-        return xla_client.HloSharding.replicate()
-    (tensor,) = sdy.TensorShardingPerValueAttr(op.attributes["sdy.sharding"]).shardings
-    tensor = sdy.TensorShardingAttr(tensor)
-    name = ir.FlatSymbolRefAttr(tensor.mesh_or_ref).value
-    axes, device_ids = meshes[name]
-
-    def axis_and_part(attribute: Any) -> tuple[str, tuple[int, int] | None]:
-        axis = sdy.AxisRefAttr(attribute)
-        part = axis.sub_axis_info
-        return axis.name, (part.pre_size, part.size) if part else None
-
-    dimensions = [
-        [axis_and_part(axis) for axis in sdy.DimensionShardingAttr(dimension).axes]
-        for dimension in tensor.dimension_shardings
-    ]
-    return hlo_sharding(axes, device_ids, dimensions)

@@ -22,9 +22,7 @@ def client_variables(state: ClusterState) -> dict[str, str]:
     }
 
 
-def for_command(
-    state: ClusterState, base: Mapping[str, str], client_path: Path
-) -> dict[str, str]:
+def for_command(state: ClusterState, base: Mapping[str, str], client_path: Path) -> dict[str, str]:
     """`base` changed so that a command started with it uses the cluster."""
     result = dict(base)
     wanted = client_variables(state)

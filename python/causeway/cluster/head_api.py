@@ -41,7 +41,5 @@ def alive_workers(answer: dict[str, Any]) -> set[int]:
     A worker whose stream is open but whose epoch is not is "joining" and does not count yet.
     """
     return {
-        int(entry["id"])
-        for entry in answer.get("workers", [])
-        if entry.get("state") == "alive"
+        int(entry["id"]) for entry in answer.get("workers", []) if entry.get("state") == "alive"
     }

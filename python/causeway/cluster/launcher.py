@@ -133,6 +133,7 @@ def port_holder(host: str, port: int) -> str | None:
 @contextlib.contextmanager
 def _only_one_starter(folder: Path, timeout_seconds: float) -> Iterator[None]:
     with (folder / "lock").open("w") as lock:
+
         def taken() -> bool:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -42,8 +42,12 @@ def initial_parameters() -> dict[str, np.ndarray]:
     def layer(rows: int, columns: int) -> np.ndarray:
         return (rng.standard_normal((rows, columns)) / np.sqrt(rows)).astype(np.float32)
 
-    return {"w1": layer(64, 128), "b1": np.zeros(128, np.float32),
-            "w2": layer(128, 10), "b2": np.zeros(10, np.float32)}
+    return {
+        "w1": layer(64, 128),
+        "b1": np.zeros(128, np.float32),
+        "w2": layer(128, 10),
+        "b2": np.zeros(10, np.float32),
+    }
 
 
 def logits(parameters: dict[str, jax.Array], pixels: jax.Array) -> jax.Array:
@@ -131,11 +135,19 @@ class Elastic:
                 self._use(set(elastic.get_active_slice_indices(self.slices)))
                 continue
             if seen:
-                say("resumed", slices=len(self.active), step=self.trainer.step - 1,
-                    seconds=time.time() - seen)
+                say(
+                    "resumed",
+                    slices=len(self.active),
+                    step=self.trainer.step - 1,
+                    seconds=time.time() - seen,
+                )
                 seen = 0.0
-        say("trained", step=self.trainer.step, loss=self.trainer.losses[self.trainer.step - 1],
-            slices=len(self.active))
+        say(
+            "trained",
+            step=self.trainer.step,
+            loss=self.trainer.losses[self.trainer.step - 1],
+            slices=len(self.active),
+        )
 
     def wait_for_all(self) -> None:
         """Waits until every slice answers again, then goes on from here on all of them."""
@@ -159,8 +171,12 @@ def main() -> int:
     digits = load_digits()
     trainer = Trainer((digits.data / 16.0).astype(np.float32), digits.target.astype(np.int32))
     training = Elastic(trainer)
-    say("connected", devices=len(jax.devices()), slices=len(training.slices),
-        kind=jax.devices()[0].device_kind)
+    say(
+        "connected",
+        devices=len(jax.devices()),
+        slices=len(training.slices),
+        kind=jax.devices()[0].device_kind,
+    )
     training.train(STEPS)
     deadline = time.monotonic() + LOSS_WAIT_SECONDS
     while not training.losses_survived:
@@ -169,8 +185,12 @@ def main() -> int:
         training.train(STEPS)
     training.wait_for_all()
     training.train(STEPS)
-    say("done", accuracy=trainer.accuracy(), steps=trainer.step,
-        losses=[trainer.losses[step] for step in range(trainer.step)])
+    say(
+        "done",
+        accuracy=trainer.accuracy(),
+        steps=trainer.step,
+        losses=[trainer.losses[step] for step in range(trainer.step)],
+    )
     return 0
 
 

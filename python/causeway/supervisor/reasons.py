@@ -48,8 +48,10 @@ def _no_core(_: re.Match[str]) -> Reason:
 _KNOWN: list[tuple[re.Pattern[str], Callable[[re.Match[str]], Reason]]] = [
     (re.compile(r"No module named '?(?P<name>[\w.]+)"), _no_module),
     (re.compile(r"cannot import name '_worker' from 'causeway\._native'"), _no_core),
-    (re.compile(r"(?i)[^\n]*(address already in use|EADDRINUSE|port \d+ is taken)[^\n]*"),
-     _port_taken),
+    (
+        re.compile(r"(?i)[^\n]*(address already in use|EADDRINUSE|port \d+ is taken)[^\n]*"),
+        _port_taken,
+    ),
 ]
 
 

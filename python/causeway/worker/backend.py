@@ -25,23 +25,71 @@ from causeway.worker import callbacks, platforms
 
 # XLA's PrimitiveType numbers, which the wire uses, by NumPy / ml_dtypes name.
 _DTYPE_NUMBER = {
-    "bool": 1, "int8": 2, "int16": 3, "int32": 4, "int64": 5, "uint8": 6, "uint16": 7,
-    "uint32": 8, "uint64": 9, "float16": 10, "float32": 11, "float64": 12, "complex64": 15,
-    "bfloat16": 16, "complex128": 18, "float8_e5m2": 19, "float8_e4m3fn": 20, "int4": 21,
-    "uint4": 22, "float8_e4m3b11fnuz": 23, "float8_e5m2fnuz": 24, "float8_e4m3fnuz": 25,
-    "int2": 26, "uint2": 27, "float8_e4m3": 28, "float8_e3m4": 29, "float4_e2m1fn": 30,
-    "float8_e8m0fnu": 31, "int1": 32, "uint1": 33,
+    "bool": 1,
+    "int8": 2,
+    "int16": 3,
+    "int32": 4,
+    "int64": 5,
+    "uint8": 6,
+    "uint16": 7,
+    "uint32": 8,
+    "uint64": 9,
+    "float16": 10,
+    "float32": 11,
+    "float64": 12,
+    "complex64": 15,
+    "bfloat16": 16,
+    "complex128": 18,
+    "float8_e5m2": 19,
+    "float8_e4m3fn": 20,
+    "int4": 21,
+    "uint4": 22,
+    "float8_e4m3b11fnuz": 23,
+    "float8_e5m2fnuz": 24,
+    "float8_e4m3fnuz": 25,
+    "int2": 26,
+    "uint2": 27,
+    "float8_e4m3": 28,
+    "float8_e3m4": 29,
+    "float4_e2m1fn": 30,
+    "float8_e8m0fnu": 31,
+    "int1": 32,
+    "uint1": 33,
 }
 _TOKEN = 17
 
 # The same by MLIR's spelling of element types.
 _MLIR_NUMBER = {
-    "i1": 1, "i8": 2, "i16": 3, "i32": 4, "i64": 5, "ui8": 6, "ui16": 7, "ui32": 8, "ui64": 9,
-    "f16": 10, "f32": 11, "f64": 12, "complex<f32>": 15, "bf16": 16, "complex<f64>": 18,
-    "f8E5M2": 19, "f8E4M3FN": 20, "i4": 21, "ui4": 22, "f8E4M3B11FNUZ": 23, "f8E5M2FNUZ": 24,
-    "f8E4M3FNUZ": 25, "i2": 26, "ui2": 27, "f8E4M3": 28, "f8E3M4": 29, "f4E2M1FN": 30,
+    "i1": 1,
+    "i8": 2,
+    "i16": 3,
+    "i32": 4,
+    "i64": 5,
+    "ui8": 6,
+    "ui16": 7,
+    "ui32": 8,
+    "ui64": 9,
+    "f16": 10,
+    "f32": 11,
+    "f64": 12,
+    "complex<f32>": 15,
+    "bf16": 16,
+    "complex<f64>": 18,
+    "f8E5M2": 19,
+    "f8E4M3FN": 20,
+    "i4": 21,
+    "ui4": 22,
+    "f8E4M3B11FNUZ": 23,
+    "f8E5M2FNUZ": 24,
+    "f8E4M3FNUZ": 25,
+    "i2": 26,
+    "ui2": 27,
+    "f8E4M3": 28,
+    "f8E3M4": 29,
+    "f4E2M1FN": 30,
     "f8E8M0FNU": 31,
 }
+
 
 def _numpy_dtype(name):
     scalar = getattr(ml_dtypes, name, None)
@@ -563,5 +611,3 @@ class Backend:
             return self._put(views, ordinals, kind, epoch), views
         singles = [self._put([v], (k,), kind, epoch) for v, k in zip(views, ordinals)]
         return self._assemble(singles, ordinals, epoch), views
-
-

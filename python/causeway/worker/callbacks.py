@@ -26,7 +26,7 @@ _IN_PROCESS_NAMES = (
 # Custom calls that carry addresses of the client's process.
 _REFUSED = {
     "InspectSharding": "inspect_array_sharding needs Causeway's client package on the client",
-    "CustomSPMDPartitioning": "custom_partitioning needs the compiler in the client's process",
+    "CustomSPMDPartitioning": "custom_partitioning needs Causeway's client package on the client",
 }
 _REFUSED_PREFIXES = {
     "xla_buffer_python_": "it points into the memory of the client; use Causeway's client package",

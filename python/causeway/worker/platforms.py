@@ -85,9 +85,7 @@ class Cpu:
     def open(self, node, coordinator, num_nodes):
         distributed = _distributed_client(node, coordinator)
         host = _local_address(coordinator)
-        collectives = _jax.make_gloo_tcp_collectives(
-            distributed_client=distributed, hostname=host
-        )
+        collectives = _jax.make_gloo_tcp_collectives(distributed_client=distributed, hostname=host)
         return xc.make_cpu_client(
             asynchronous=True,
             distributed_client=distributed,

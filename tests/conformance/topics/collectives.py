@@ -154,3 +154,23 @@ def test_partitioner_makes_collectives(jax_env, record):
     w = jax.device_put(np.ones((8, 4), np.float32), NamedSharding(mesh, P("model", None)))
     record("product", jax.jit(lambda x, w: jax.nn.relu(x @ w).mean())(x, w), exact=False)
     record("sorted", jax.jit(lambda x: jnp.sort(x, axis=0))(x))
+
+
+def test_in_two_halves(jax_env, record):
+    from jax._src.lax.parallel import all_gather_start, psum_start  # not public yet
+
+    axes = (jax.sharding.AxisType.Explicit,)
+    mesh = jax.sharding.Mesh(np.array(jax_env.devices), ("x",), axis_types=axes)
+
+    @jax.jit
+    @jax.shard_map(mesh=mesh, in_specs=P("x"), out_specs=(P(), P("x"), P(None, reduced={"x"})))
+    def program(v):
+        total, parts = psum_start(v, "x"), all_gather_start(v, "x", tiled=True, to="reduced")
+        between = v * 2
+        return total.done(), between, parts.done()
+
+    with jax.set_mesh(mesh):
+        total, between, parts = program(jax.device_put(VALUE, NamedSharding(mesh, P("x"))))
+    record("total", total, exact=False)
+    record("between", between)
+    record("parts", parts)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental.custom_partitioning import custom_partitioning
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -170,3 +171,45 @@ def test_training_step(jax_env, record):
         losses.append(value)
     record("losses", np.array([float(v) for v in losses]), exact=False)
     record("weights", params["in"], exact=False)
+
+
+def test_custom_partitioning(jax_env, record):
+    mesh = jax_env.mesh((4, 2), ("x", "y"))
+
+    @custom_partitioning
+    def norms(a, b):
+        return jnp.sum(a * a, axis=1), jnp.sum(b, axis=1)
+
+    def partition(mesh, arguments, results):
+        asked.append([str(value.sharding.spec) for value in (*arguments, *results)])
+
+        def per_device(a, b):
+            return lax.psum(jnp.sum(a * a, axis=1), "y"), lax.psum(jnp.sum(b, axis=1), "y")
+
+        rows, both = NamedSharding(mesh, P("x")), NamedSharding(mesh, P("x", "y"))
+        return mesh, per_device, (rows, rows), (both, both)
+
+    asked = []
+    norms.def_partition(partition, sharding_rule="i j, i j -> i, i", reduction_factors=("j",))
+
+    @jax.jit
+    def program(a, b):
+        sums, others = norms(a, b)
+
+        def step(c, _):
+            return c + norms(c, b)[0][:, None], None
+
+        again, _ = lax.scan(step, a / 8, None, length=2)
+        return sums, again, jnp.sum(norms(again.T, b * 2)[1] + others)
+
+    a = jax.device_put(np.arange(64.0, dtype=np.float32).reshape(8, 8), NamedSharding(mesh, P("x")))
+    b = jax.device_put(np.ones((8, 8), np.float32), NamedSharding(mesh, P(None, "y")))
+    with jax.set_mesh(mesh):
+        sums, again, total = program(a, b)
+        compiled = program.lower(a, b).compile()
+    record("sums", sums)
+    record("again", again)
+    record("total", total)
+    record("sharding", str(sums.sharding.spec))
+    record("compiled", compiled(a, b)[1])
+    record("asked", sorted(asked))

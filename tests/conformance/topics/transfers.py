@@ -159,3 +159,13 @@ def test_async_host_copy(jax_env):
     array = jax.device_put(VALUE, NamedSharding(jax_env.mesh((8,), ("x",)), P("x"))) + 1
     array.copy_to_host_async()
     np.testing.assert_array_equal(np.asarray(array), VALUE + 1)
+
+
+def test_dlpack_from_and_to_the_host(jax_env, record):
+    source = np.arange(12, dtype=np.float32).reshape(3, 4)
+    for number, copy in enumerate((None, True)):
+        array = jnp.from_dlpack(source, device=jax_env.devices[5], copy=copy)
+        assert array.devices() == {jax_env.devices[5]}
+        record(f"in {number}", array)
+        record(f"out {number}", np.from_dlpack(array + 1))
+    assert not hasattr(array, "__cuda_array_interface__")
