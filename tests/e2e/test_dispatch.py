@@ -98,3 +98,29 @@ def test_a_result_of_one_device_moves_and_is_cut_up(shared: Any) -> None:
     )
     expected = [[float(n) for n in range(row * 4 + 1, row * 4 + 5)] for row in range(6)]
     assert client.do("result = [np.asarray(v).tolist() for v in cut]") == [expected, expected]
+
+
+def test_a_worker_in_a_launch_still_sends_what_its_peer_needs(shared: Any) -> None:
+    """The second worker has its part of the launch at once. The first one's part comes out of a
+    program on the second worker that itself waits for bytes from the first."""
+    client = shared.client()
+    client.do(
+        """
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+a, b = jax.devices()[0], jax.devices()[2]
+pair = NamedSharding(Mesh(np.array([a, b]), ("x",)), PartitionSpec("x"))
+total = jax.jit(jnp.sum)
+first = jax.jit(lambda t: t[:1] * 2.0)
+big = jax.device_put(np.full(8 << 20, 3.0, np.float32), a)
+small = jax.device_put(np.ones(1, np.float32), b)
+jax.block_until_ready(first(jax.device_put(big, b)))
+"""
+    )
+    got = client.do(
+        """
+there_and_back = jax.device_put(first(jax.device_put(big, b)), a)
+both = jax.make_array_from_single_device_arrays((2,), pair, [there_and_back, small])
+result = float(total(both))
+"""
+    )
+    assert got == 7.0

@@ -244,6 +244,8 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   // Fails what is unconfirmed, breaks off collectives and opens the next epoch.
   void ChangeEpoch(const absl::Status& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Handle(WorkerState& worker, wire::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A member could start the first launch of a binding; the last one lets all of them go.
+  void MemberArrived(WorkerId worker, LaunchSeq seq) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Heartbeat();
   // Tells the watchers that the slice is whole again, once after a loss.
   void NoteWholeSlice(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -264,6 +266,12 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   EpochId epoch_ ABSL_GUARDED_BY(mu_){1};
   uint64_t epoch_first_seq_ ABSL_GUARDED_BY(mu_) = 1;
   int64_t version_ ABSL_GUARDED_BY(mu_) = 1;
+  // First launches whose members wait for each other, by place: who has come.
+  struct Meeting {
+    size_t members = 0;
+    std::vector<WorkerId> here;
+  };
+  absl::flat_hash_map<LaunchSeq, Meeting> meetings_ ABSL_GUARDED_BY(mu_);
   uint64_t next_incarnation_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t next_seq_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;  // buffers, programs, bindings, transfers, requests

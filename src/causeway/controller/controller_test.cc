@@ -258,6 +258,29 @@ TEST_F(ControllerTest, AResultIsHeldBackUntilEveryMemberConfirmed) {
   EXPECT_EQ(std::string(*read->value), "wxyz");
 }
 
+TEST_F(ControllerTest, TheLastMemberToArriveLetsAllProceed) {
+  auto f = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*f, 1, 2).ok());
+  auto arrive = [this](int w, uint64_t seq, uint64_t epoch = 1) {
+    control::Event event;
+    event.mutable_at_rendezvous()->set_epoch(epoch);
+    event.mutable_at_rendezvous()->set_seq(seq);
+    Send(w, event);
+  };
+  arrive(0, 1);
+  arrive(0, 1);     // said twice
+  arrive(1, 7);     // no such launch
+  arrive(1, 1, 9);  // another epoch
+  EXPECT_TRUE(links_[0]->Of(control::Command::kProceed).empty());
+  arrive(1, 1);
+  for (int w = 0; w < 2; ++w) {
+    const auto proceeds = links_[w]->Of(control::Command::kProceed);
+    ASSERT_EQ(proceeds.size(), 1u);
+    EXPECT_EQ(proceeds[0].proceed().seq(), 1u);
+  }
+}
+
 TEST_F(ControllerTest, AOneSidedFailureSpoilsLaterLaunchesNeverTheirValues) {
   auto view = Compile(4);
   Put(1, 4, "abcd");

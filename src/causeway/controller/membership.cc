@@ -213,6 +213,7 @@ void Controller::ChangeEpoch(const absl::Status& cause) {
     worker.unconfirmed.clear();
   }
   for (const core::GateRef& gate : gates) gate->Fail(cause);
+  meetings_.clear();
   const EpochId old = epoch_;
   ++counters_.epoch_changes;
   // An epoch without launches has no collectives to poison: newcomers just join it.
@@ -308,6 +309,8 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
                        Locked lock(this);
                        if (epoch_ == epoch) ChangeEpoch(absl::DataLossError(message));
                      });
+  } else if (auto* arrived = std::get_if<wire::AtRendezvousEvent>(&event)) {
+    if (arrived->epoch == epoch_) MemberArrived(worker.id, arrived->seq);
   } else if (auto* opened = std::get_if<wire::EpochOpenedEvent>(&event)) {
     if (!opened->status.ok()) {
       LOG(ERROR) << "worker " << worker.id << " cannot open epoch " << opened->epoch << ": "
@@ -343,6 +346,29 @@ void Controller::NoteWholeSlice(WorkerId id) {
                                         " on ", State(id).hello.host, ") is in epoch ",
                                         epoch_.value()),
                   .time = clock_.WallNow()});
+}
+
+void Controller::MemberArrived(WorkerId id, LaunchSeq seq) {
+  auto takes_part = [seq](const WorkerState& worker) {
+    const auto& launches = worker.unconfirmed;
+    const auto at = std::lower_bound(
+        launches.begin(), launches.end(), seq,
+        [](const std::pair<LaunchSeq, core::GateRef>& l, LaunchSeq s) { return l.first < s; });
+    return at != launches.end() && at->first == seq;
+  };
+  if (!takes_part(State(id))) return;
+  Meeting& meeting = meetings_[seq];
+  if (meeting.here.empty()) {
+    meeting.members =
+        static_cast<size_t>(std::count_if(workers_.begin(), workers_.end(), takes_part));
+  }
+  std::vector<WorkerId>& here = meeting.here;
+  if (std::find(here.begin(), here.end(), id) != here.end()) return;
+  here.push_back(id);
+  if (here.size() < meeting.members) return;
+  const wire::Encoded proceed = wire::EncodeProceed(epoch_, seq);
+  for (const WorkerId member : here) State(member).link->Send(proceed);
+  meetings_.erase(seq);
 }
 
 void Controller::Heartbeat() {

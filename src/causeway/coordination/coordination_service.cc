@@ -24,49 +24,12 @@ void Fill(const std::string& key, std::string value, pb::KeyValueEntry* entry) {
   entry->set_value(std::move(value));
 }
 
-// Calls that are held until the service ends: nothing else will ever answer them.
-class HeldSet {
- public:
-  void Add(HeldCall* call) {
-    absl::MutexLock lock(&mu_);
-    if (!over_) {
-      calls_.insert(call);
-      call->OnDrop([this, call] { return Remove(call); });
-      return;
-    }
-    call->Answer(Over());
-  }
-  void FinishAll() {
-    std::set<HeldCall*> calls;
-    {
-      absl::MutexLock lock(&mu_);
-      over_ = true;
-      calls.swap(calls_);
-    }
-    for (HeldCall* call : calls) call->Answer(Over());
-  }
-
- private:
-  // XLA's client takes CANCELLED as an orderly end; any other code ends its process.
-  static absl::Status Over() { return absl::CancelledError("the coordination service ended"); }
-  bool Remove(HeldCall* call) {
-    absl::MutexLock lock(&mu_);
-    return calls_.erase(call) > 0;
-  }
-
-  absl::Mutex mu_;
-  bool over_ ABSL_GUARDED_BY(mu_) = false;
-  std::set<HeldCall*> calls_ ABSL_GUARDED_BY(mu_);
-};
-
 }  // namespace
 
 class CoordinationService::Impl : public pb::CoordinationService::CallbackService {
  public:
   Impl(KvStore& store, TaskTable& tasks, Barriers& barriers, uint64_t incarnation)
       : store_(store), tasks_(tasks), barriers_(barriers), incarnation_(incarnation) {}
-
-  void FinishPolls() { polls_.FinishAll(); }
 
   ServerUnaryReactor* RegisterTask(CallbackServerContext* context,
                                    const pb::RegisterTaskRequest* request,
@@ -90,11 +53,12 @@ class CoordinationService::Impl : public pb::CoordinationService::CallbackServic
     return Now(context, absl::OkStatus());
   }
 
-  ServerUnaryReactor* PollForError(CallbackServerContext*, const pb::PollForErrorRequest*,
+  // XLA's client takes CANCELLED as an orderly end of polling; any other end, a lost connection
+  // among them, ends its process. The head tells workers of failures itself, and a worker has to
+  // outlive its head, so nobody is kept polling.
+  ServerUnaryReactor* PollForError(CallbackServerContext* context, const pb::PollForErrorRequest*,
                                    pb::PollForErrorResponse*) override {
-    auto* call = new HeldCall();
-    polls_.Add(call);
-    return call;
+    return Now(context, absl::CancelledError("errors are told on the control stream"));
   }
 
   ServerUnaryReactor* ReportErrorToService(CallbackServerContext* context,
@@ -228,7 +192,6 @@ class CoordinationService::Impl : public pb::CoordinationService::CallbackServic
   TaskTable& tasks_;
   Barriers& barriers_;
   const uint64_t incarnation_;
-  HeldSet polls_;
 };
 
 // XLA takes a service incarnation of 0 for "not known".
@@ -264,7 +227,6 @@ void CoordinationService::EndEpoch(const absl::Status& why) {
 
 void CoordinationService::Shutdown() {
   const absl::Status over = absl::CancelledError("the coordination service ended");
-  impl_->FinishPolls();
   store_.FailWaiters(over);
   barriers_.FailAll(over);
   tasks_.FailWatches(over);

@@ -282,6 +282,13 @@ Encoded EncodePing(uint64_t number) {
   return Finish(command);
 }
 
+Encoded EncodeProceed(EpochId epoch, LaunchSeq seq) {
+  control::Command command;
+  command.mutable_proceed()->set_epoch(epoch.value());
+  command.mutable_proceed()->set_seq(seq.value());
+  return Finish(command);
+}
+
 Encoded EncodeShutdown(absl::string_view reason) {
   control::Command command;
   command.mutable_shutdown()->set_reason(std::string(reason));
@@ -342,6 +349,9 @@ absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
       return Event(LaunchFailedEvent{EpochId(from.epoch()), LaunchSeq(from.seq()),
                                      FromProto(from.status()), from.peer_failure()});
     }
+    case control::Event::kAtRendezvous:
+      return Event(AtRendezvousEvent{EpochId(event.at_rendezvous().epoch()),
+                                     LaunchSeq(event.at_rendezvous().seq())});
     case control::Event::kEpochOpened: {
       const control::EpochOpened& from = event.epoch_opened();
       return Event(EpochOpenedEvent{EpochId(from.epoch()), FromProto(from.status()),

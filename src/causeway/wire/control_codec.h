@@ -121,6 +121,8 @@ Encoded EncodeFree(absl::Span<const BufferId> buffers);
 Encoded EncodeIntrospect(RequestId request, ProgramId program, absl::string_view what);
 Encoded EncodePing(uint64_t number);
 Encoded EncodeShutdown(absl::string_view reason);
+// Every member of launch `seq` is ready to start it.
+Encoded EncodeProceed(EpochId epoch, LaunchSeq seq);
 // In stream order: what `from` still owes to this worker will never come.
 Encoded EncodeFailTransfers(WorkerId from, const absl::Status& cause);
 
@@ -168,6 +170,11 @@ struct LaunchFailedEvent {
   absl::Status status;
   bool peer_failure = false;
 };
+// The worker could start this launch, the first of its binding in the epoch, and waits for Proceed.
+struct AtRendezvousEvent {
+  EpochId epoch;
+  LaunchSeq seq;
+};
 struct EpochOpenedEvent {
   EpochId epoch;
   absl::Status status;
@@ -179,7 +186,7 @@ struct PongEvent {
   std::map<std::string, int64_t> stats;
 };
 using Event = std::variant<ReplyEvent, FetchDataEvent, LaunchDoneEvent, LaunchFailedEvent,
-                           EpochOpenedEvent, PongEvent>;
+                           AtRendezvousEvent, EpochOpenedEvent, PongEvent>;
 
 // INVALID_ARGUMENT when the bytes are no ReplyEvent::compile_bytes.
 absl::StatusOr<CompileResult> ParseCompileResult(absl::string_view bytes);

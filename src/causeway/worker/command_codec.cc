@@ -208,6 +208,10 @@ void Encode(const LaunchFailed& e, control::Event* out) {
   ToProto(e.status, f->mutable_status());
   f->set_peer_failure(device::IsPeerFailure(e.status));
 }
+void Encode(const AtRendezvous& e, control::Event* out) {
+  out->mutable_at_rendezvous()->set_epoch(e.epoch.value());
+  out->mutable_at_rendezvous()->set_seq(e.seq.value());
+}
 void Encode(const EpochOpened& e, control::Event* out) {
   auto* o = out->mutable_epoch_opened();
   o->set_epoch(e.epoch.value());
@@ -303,6 +307,8 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
     case control::Command::kFailTransfers:
       return FailTransfers{WorkerId(c.fail_transfers().from_worker()),
                            FromProto(c.fail_transfers().cause())};
+    case control::Command::kProceed:
+      return Proceed{EpochId(c.proceed().epoch()), LaunchSeq(c.proceed().seq())};
     case control::Command::kShutdown:
       return Shutdown{c.shutdown().reason()};
     case control::Command::COMMAND_NOT_SET:

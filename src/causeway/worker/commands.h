@@ -150,13 +150,18 @@ struct FailTransfers {
   WorkerId from;
   absl::Status cause;
 };
+// Everybody is at the first launch of a binding: it may start.
+struct Proceed {
+  EpochId epoch;
+  LaunchSeq seq;
+};
 struct Shutdown {
   std::string reason;
 };
 
 using Command = std::variant<Welcome, OpenEpoch, SetNodes, AbortEpoch, Build, Send, Chunk, Fetch,
                              AwaitReady, Compile, LoadProgram, Bind, Unbind, DropProgram, Launch,
-                             Free, Introspect, Ping, FailTransfers, Shutdown>;
+                             Free, Introspect, Ping, FailTransfers, Proceed, Shutdown>;
 
 // ---------------------------------------------------------------- events
 
@@ -191,6 +196,11 @@ struct LaunchFailed {
   LaunchSeq seq;
   absl::Status status;
 };
+// This worker could start the first launch of a binding and waits for Proceed.
+struct AtRendezvous {
+  EpochId epoch;
+  LaunchSeq seq;
+};
 struct EpochOpened {
   EpochId epoch;
   absl::Status status;
@@ -204,7 +214,7 @@ struct Pong {
   int open_files = 0, threads = 0;
   int64_t compiles = 0, loads = 0, launches = 0;
 };
-using Event =
-    std::variant<Hello, Reply, FetchData, LaunchDone, LaunchFailed, EpochOpened, Pong>;
+using Event = std::variant<Hello, Reply, FetchData, LaunchDone, LaunchFailed, AtRendezvous,
+                           EpochOpened, Pong>;
 
 }  // namespace causeway::worker

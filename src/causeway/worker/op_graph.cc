@@ -81,21 +81,23 @@ OperationRef OpGraph::MakeOperation(absl::Span<const ValueRef> reads, bool exclu
       ++operation->blockers;
     }
     if (!exclusive) continue;
-    for (const OperationRef& reader : value->readers) {
-      if (reader->done) continue;
-      reader->successors.push_back(operation);
-      ++operation->blockers;
-    }
+    for (const OperationRef& reader : value->readers) Precede(reader, operation);
   }
   return operation;
 }
 
-void OpGraph::Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run) {
+void OpGraph::Precede(const OperationRef& first, const OperationRef& then) {
+  if (first->done) return;
+  first->successors.push_back(then);
+  ++then->blockers;
+}
+
+OperationRef OpGraph::Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run) {
   const bool waits =
       std::any_of(reads.begin(), reads.end(), [](const ValueRef& v) { return v->pending(); });
   if (!waits) {
     run();
-    return;
+    return nullptr;
   }
   OperationRef operation = MakeOperation(reads, /*exclusive=*/false);
   for (const ValueRef& value : reads) value->readers.push_back(operation);
@@ -103,6 +105,7 @@ void OpGraph::Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()
     run();
     Finish(operation);
   };
+  return operation;
 }
 
 void OpGraph::Unblock(const OperationRef& operation) {
@@ -152,7 +155,7 @@ void OpGraph::Pump() {
     if (!multi_queue_.empty()) {
       PendingLaunchRef front = multi_queue_.front();
       const bool blocked = front->operation != nullptr && front->operation->blockers > 0;
-      if (front->dropped || (!blocked && HasRoom(*front))) {
+      if (front->dropped || (!blocked && HasRoom(*front) && Meets(*front))) {
         multi_queue_.pop_front();
         if (!front->dropped) Issue(*front);
         continue;
@@ -173,7 +176,7 @@ void OpGraph::Pump() {
 
 void OpGraph::Run(Send send) {
   ValueRef value = Find(send.buffer);
-  Submit({value}, [this, value, send = std::move(send)] {
+  OperationRef parked = Submit({value}, [this, value, send = std::move(send)] {
     if (!value->error.ok()) {
       host_->Push(send.to, send.transfer, value->error);
       return;
@@ -187,6 +190,13 @@ void OpGraph::Run(Send send) {
       host_->Push(send.to, send.transfer, BoxOf(std::move(shard), send));
     });
   });
+  if (parked != nullptr) {
+    // Forgets the done ones whenever the list would grow.
+    if (parked_sends_.size() == parked_sends_.capacity()) {
+      std::erase_if(parked_sends_, [](const OperationRef& o) { return o->done; });
+    }
+    parked_sends_.push_back(std::move(parked));
+  }
   Pump();
 }
 
@@ -343,6 +353,7 @@ void OpGraph::Reset() {
   programs_.clear();
   bindings_.clear();
   swapped_ = nullptr;
+  parked_sends_.clear();
   last_queued_ = {};
   epoch_ = EpochId(0);
 }

@@ -13,6 +13,12 @@
 //      one's results. XLA skips it then where the other fails. An independent one would go ahead on
 //      that worker, meet its peers inside the failed one, and collectives carry no tag to notice:
 //      wrong bytes, or the end of the process where the sizes differ.
+//   7. A multi-worker launch waits for every Send that came before it. The device may hold this
+//      thread inside the launch until all peers are in it too, and a peer may need what the Send
+//      brings, or what a local program behind it computes, before it can come.
+//   8. The first multi-worker launch of a binding in an epoch starts when all members could start
+//      it: connecting for a collective, XLA waits only seconds for its peers, and a peer may still
+//      be loading the program or be busy with other work.
 //
 // Thread safety: none; all calls come from one thread. Time and waiting come in through GraphHost.
 #pragma once
@@ -62,6 +68,7 @@ struct GraphOptions {
   int devices_per_host = 1;
   int max_inflight_multi = 8;
   int max_inflight_device = 16;
+  bool rendezvous = true;  // rule 8
   int64_t max_unclaimed_bytes = int64_t{4} << 30;  // transfers that came before their Build
   absl::Duration transfer_timeout = absl::Minutes(10);
   FaultPlan faults;
@@ -85,6 +92,7 @@ class OpGraph {
   void Run(const Free& free);
   void Run(const SetNodes& nodes);
   void Run(const FailTransfers& fail);
+  void Run(const Proceed& proceed);
 
   // OpenEpoch in two steps, with the wait for launches in flight (bounded) between them.
   void CloseEpochs(EpochId next);
@@ -117,6 +125,7 @@ class OpGraph {
     std::vector<int> ordinals;  // local
     std::shared_ptr<device::Program> loaded;
     EpochId loaded_in;
+    EpochId met_in;  // all members were at its first launch
   };
   struct PendingLaunch {
     worker::Launch launch;
@@ -124,6 +133,7 @@ class OpGraph {
     std::vector<ValueRef> args, outputs;
     OperationRef operation;  // set when parked
     bool dropped = false;
+    bool announced = false;  // the head knows that it could start
     enum class Fault { kNone, kSkip, kOutOfMemory } fault = Fault::kNone;
   };
   using PendingLaunchRef = std::shared_ptr<PendingLaunch>;
@@ -134,7 +144,9 @@ class OpGraph {
   ValueRef NewOutput(BufferId id);
   ValueRef ClaimTransfer(TransferId id);
   OperationRef MakeOperation(absl::Span<const ValueRef> reads, bool exclusive);
-  void Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run);
+  // Null when it ran at once, else the parked operation.
+  OperationRef Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run);
+  void Precede(const OperationRef& first, const OperationRef& then);
   void Finish(const OperationRef& operation);
   void Unblock(const OperationRef& operation);
   void Resolve(const ValueRef& value, absl::StatusOr<device::ArrayRef> array);
@@ -144,6 +156,9 @@ class OpGraph {
   // Launches.
   void Enqueue(PendingLaunchRef launch);
   bool HasRoom(const PendingLaunch& launch) const;
+  bool MetBefore(const PendingLaunch& launch) const;
+  // Announces the launch if need be; false while the peers are awaited.
+  bool Meets(PendingLaunch& launch);
   void Issue(PendingLaunch& launch);
   absl::StatusOr<std::shared_ptr<LaunchRecord>> IssueOnDevice(PendingLaunch& launch);
   void FailOutputs(PendingLaunch& launch, const absl::Status& cause);
@@ -175,6 +190,7 @@ class OpGraph {
   std::deque<OperationRef> runnable_;
   std::deque<PendingLaunchRef> multi_queue_;  // in stream order, blocked or not
   std::deque<PendingLaunchRef> local_ready_;  // unblocked, waiting for room
+  std::vector<OperationRef> parked_sends_;    // some may be done already
   PendingLaunchRef swapped_;                  // fault injection only
   std::vector<int> inflight_;                 // by local ordinal
   int inflight_multi_ = 0;

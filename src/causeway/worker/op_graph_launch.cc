@@ -62,8 +62,12 @@ void OpGraph::Enqueue(PendingLaunchRef launch) {
     last_queued_ = place;
   }
   OperationRef operation = MakeOperation(launch->args, /*exclusive=*/true);
+  if (multi) {
+    std::erase_if(parked_sends_, [](const OperationRef& send) { return send->done; });
+    for (const OperationRef& send : parked_sends_) Precede(send, operation);
+  }
   const bool may_issue =
-      operation->blockers == 0 && HasRoom(*launch) &&
+      operation->blockers == 0 && HasRoom(*launch) && MetBefore(*launch) &&
       (multi ? multi_queue_.empty() : local_ready_.empty()) && runnable_.empty();
   if (may_issue) {
     Issue(*launch);
@@ -94,6 +98,40 @@ bool OpGraph::HasRoom(const PendingLaunch& launch) const {
   const std::vector<int>& ordinals = launch.binding->ordinals;
   return std::all_of(ordinals.begin(), ordinals.end(),
                      [this](int k) { return inflight_[k] < options_.max_inflight_device; });
+}
+
+bool OpGraph::MetBefore(const PendingLaunch& launch) const {
+  return !options_.rendezvous || launch.launch.seq == LaunchSeq(0) ||
+         launch.binding->met_in == launch.launch.epoch;
+}
+
+bool OpGraph::Meets(PendingLaunch& launch) {
+  if (MetBefore(launch)) return true;
+  if (launch.announced) return false;
+  // What will not run here needs no peers; they hear of it as of any failed launch.
+  for (const ValueRef& value : launch.args) {
+    if (!value->error.ok()) return true;
+  }
+  if (!ledger_->Verdict(launch.launch.epoch).ok() || !EnsureLoaded(*launch.binding).ok()) {
+    return true;
+  }
+  // "Could start" means that nothing of this worker's own stands before it on the devices.
+  const std::vector<int>& ordinals = launch.binding->ordinals;
+  if (inflight_multi_ > 0 || std::any_of(ordinals.begin(), ordinals.end(),
+                                         [this](int k) { return inflight_[k] > 0; })) {
+    return false;
+  }
+  launch.announced = true;
+  host_->Emit(AtRendezvous{launch.launch.epoch, launch.launch.seq});
+  return false;
+}
+
+void OpGraph::Run(const Proceed& proceed) {
+  if (multi_queue_.empty()) return;
+  PendingLaunch& front = *multi_queue_.front();
+  if (front.launch.epoch != proceed.epoch || front.launch.seq != proceed.seq) return;
+  front.binding->met_in = proceed.epoch;
+  Pump();
 }
 
 absl::Status OpGraph::EnsureLoaded(Binding& binding) {

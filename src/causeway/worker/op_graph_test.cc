@@ -21,15 +21,18 @@ constexpr char kFail[] = "fake bad; inputs 1; fail RESOURCE_EXHAUSTED no room; o
 // One emulated worker without threads: completions and copies are collected by hand.
 class TestWorker final : public GraphHost {
  public:
-  TestWorker(int worker, device::FakeFabric* fabric, GraphOptions options = {})
+  // Without `rendezvous`, since nobody plays the head here.
+  TestWorker(int worker, device::FakeFabric* fabric, GraphOptions options = {},
+             bool rendezvous = false)
       : worker_(worker),
         device_(1, fabric),
         ledger_([this](Event e) { Emit(std::move(e)); }),
-        graph_(&device_, this, &ledger_, With(options, worker)) {}
+        graph_(&device_, this, &ledger_, With(options, worker, rendezvous)) {}
 
-  static GraphOptions With(GraphOptions options, int worker) {
+  static GraphOptions With(GraphOptions options, int worker, bool rendezvous) {
     options.worker = worker;
     options.devices_per_host = 1;
+    options.rendezvous = rendezvous;
     return options;
   }
 
@@ -162,6 +165,13 @@ class TestWorker final : public GraphHost {
       if (const auto* d = std::get_if<LaunchDone>(&e)) seq = std::max(seq, d->seq.value());
     }
     return seq;
+  }
+  std::vector<uint64_t> announced() const {
+    std::vector<uint64_t> seqs;
+    for (const Event& e : events) {
+      if (const auto* a = std::get_if<AtRendezvous>(&e)) seqs.push_back(a->seq.value());
+    }
+    return seqs;
   }
   uint64_t failed() const {
     for (const Event& e : events) {
@@ -407,6 +417,70 @@ TEST_F(OpGraphPairTest, AParkedMultiLaunchHoldsBackLaterOnesOnly) {
   }
   EXPECT_EQ(a_->Read(101), "80 0");
   EXPECT_EQ(a_->Read(102), "40 0");
+}
+
+TEST_F(OpGraphPairTest, AMultiLaunchWaitsForEarlierSendsThatItsPeersMayNeed) {
+  Start();
+  // b's argument is the sum of a local program on a that itself waits for a transfer.
+  a_->BuildFromTransfer(50, 9);
+  a_->Launch(2, 0, {50}, 51);
+  a_->graph_.Run(Send{.transfer = TransferId(77), .buffer = BufferId(51), .to = WorkerId(1)});
+  b_->BuildFromTransfer(52, 77);
+  // a has its own argument at once. In the launch it would never get to the Send.
+  a_->Launch(1, 1, {1}, 101);
+  b_->Launch(1, 1, {52}, 101);
+  EXPECT_EQ(a_->graph_.stats().launches, 0);
+  a_->Launch(2, 0, {3}, 200);  // not held back
+  EXPECT_EQ(a_->graph_.stats().launches, 1);
+  a_->graph_.TransferArrived(TransferId(9), TestWorker::Bytes({7, 0}), {});
+  a_->Settle();
+  a_->FinishCopies();
+  ASSERT_TRUE(a_->pushed.contains(TransferId(77)));
+  EXPECT_EQ(a_->graph_.stats().launches, 3);
+  b_->graph_.TransferArrived(TransferId(77), a_->pushed[TransferId(77)], {});
+  a_->Settle();
+  b_->Settle();
+  EXPECT_EQ(a_->Read(101), b_->Read(101));
+  EXPECT_NE(a_->Read(101), "pending");
+}
+
+TEST_F(OpGraphTest, TheFirstLaunchOfABindingWaitsForItsPeers) {
+  TestWorker a(0, &fabric_, {}, /*rendezvous=*/true);
+  TestWorker b(1, &fabric_);
+  for (TestWorker* w : {&a, &b}) {
+    w->OpenEpoch(1, {1, 2});
+    w->Program(1, kSum, {0, 1});
+    w->Program(2, kAddOne, {w->worker_});
+    w->Build(1, {1, 0});
+    w->Launch(2, 0, {1}, 90);
+  }
+  a.Launch(1, 1, {1}, 101);
+  EXPECT_EQ(a.announced(), std::vector<uint64_t>{}) << "a local program runs before it";
+  a.Settle();
+  EXPECT_EQ(a.announced(), std::vector<uint64_t>{1});
+  a.Launch(1, 2, {101}, 102);
+  EXPECT_EQ(a.graph_.stats().launches, 1);
+  a.graph_.Run(Proceed{EpochId(1), LaunchSeq(7)});  // not this one
+  EXPECT_EQ(a.graph_.stats().launches, 1);
+  a.graph_.Run(Proceed{EpochId(1), LaunchSeq(1)});
+  EXPECT_EQ(a.graph_.stats().launches, 3) << "the second launch of a binding asks nobody";
+  b.Launch(1, 1, {1}, 101);
+  b.Launch(1, 2, {101}, 102);
+  for (int turn = 0; turn < 3; ++turn) {
+    a.Settle();
+    b.Settle();
+  }
+  EXPECT_EQ(a.Read(102), "400 0");
+  EXPECT_EQ(a.announced(), std::vector<uint64_t>{1});
+}
+
+TEST_F(OpGraphTest, AFirstLaunchThatCannotRunTellsAtOnce) {
+  TestWorker a(0, &fabric_, {}, /*rendezvous=*/true);
+  a.OpenEpoch(1, {1, 2});
+  a.Program(1, kSum, {0, 1});
+  a.Launch(1, 1, {55}, 101);  // nobody has sent buffer 55
+  EXPECT_EQ(a.announced(), std::vector<uint64_t>{});
+  EXPECT_TRUE(a.failed());
 }
 
 TEST_F(OpGraphPairTest, ARepeatedNumberClosesTheEpoch) {

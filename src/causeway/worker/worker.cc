@@ -34,6 +34,7 @@ namespace {
 constexpr int kCompileThreads = 2;
 constexpr int kWaitThreads = 64;
 constexpr absl::Duration kResetPatience = absl::Seconds(20);
+constexpr absl::Duration kStallWarning = absl::Seconds(10);
 constexpr absl::Duration kAbortInterval = absl::Milliseconds(5);
 
 // One queue with one consumer thread.
@@ -100,6 +101,22 @@ std::string RouteTo(const std::string& head) {
   ::freeaddrinfo(found);
   return result;
 }
+
+// What a command is called in the log.
+template <class T>
+constexpr const char* kNameOf = "a command";
+template <>
+constexpr const char* kNameOf<Build> = "Build";
+template <>
+constexpr const char* kNameOf<Send> = "Send";
+template <>
+constexpr const char* kNameOf<Fetch> = "Fetch";
+template <>
+constexpr const char* kNameOf<Bind> = "Bind";
+template <>
+constexpr const char* kNameOf<Launch> = "Launch";
+template <>
+constexpr const char* kNameOf<Proceed> = "Proceed";
 
 class Worker final : public GraphHost {
  public:
@@ -174,6 +191,7 @@ class Worker final : public GraphHost {
   template <class T>
   void On(T command) {
     Post([this, command = std::move(command)]() mutable {
+      doing_ = kNameOf<T>;
       if (graph_ != nullptr) graph_->Run(std::move(command));
     });
   }
@@ -201,6 +219,9 @@ class Worker final : public GraphHost {
   std::atomic<uint64_t> life_{0};  // the incarnation that the head gave last
   std::atomic<int> head_port_{0}, coordinator_port_{0}, callbacks_port_{0};
   std::atomic<int64_t> compiles_{0};
+  // What the operation thread is at, and since when (Unix microseconds, 0 = idle).
+  std::atomic<const char*> doing_{""};
+  std::atomic<int64_t> busy_since_{0};
   std::atomic<int> local_collectives_{0};  // one-worker launches on several devices, in flight
 
   // The operation thread's.
@@ -379,6 +400,14 @@ void Worker::On(Introspect introspect) {
 
 void Worker::On(Ping ping) {
   const ProcessStats process = ReadProcessStats();
+  const int64_t since = busy_since_;
+  const absl::Duration busy =
+      since == 0 ? absl::ZeroDuration() : absl::Now() - absl::FromUnixMicros(since);
+  if (busy > kStallWarning) {
+    LOG(WARNING) << "the operation thread has been inside " << doing_.load() << " for "
+                 << absl::FormatDuration(absl::Trunc(busy, absl::Seconds(1))) << " ("
+                 << ledger_.inflight() << " gang launches in flight)";
+  }
   Emit(Pong{.number = ping.number,
             .inflight = ledger_.inflight(),
             .resident_bytes = process.resident_bytes,
@@ -439,9 +468,12 @@ void Worker::OperationLoop() {
   absl::Time next_tick = absl::Now() + absl::Seconds(1);
   while (operations_.Take(&work, absl::Seconds(1))) {
     for (auto& item : work) {
+      busy_since_ = absl::ToUnixMicros(absl::Now());
+      doing_ = "a result";
       item();
       item = nullptr;  // releases what it holds before the next one runs
     }
+    busy_since_ = 0;
     if (graph_ != nullptr && absl::Now() >= next_tick) {
       graph_->Tick();
       next_tick = absl::Now() + absl::Seconds(1);
