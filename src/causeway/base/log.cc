@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "causeway/base/probes.h"
 
 namespace causeway {
 namespace {
@@ -53,6 +54,8 @@ void SetLogRole(const char* role) {
 
 LogMessage::LogMessage(LogLevel level, const char* file, int line) : level_(level) {
   const char* slash = std::strrchr(file, '/');
+  // A simulation has its own clock, and its trace must be the same on every run.
+  if (CurrentSimHooks() != nullptr) return;
   stream_ << LevelName(level)
           << absl::FormatTime(" %Y-%m-%d %H:%M:%E6S ", absl::Now(), absl::LocalTimeZone());
   if (g_role[0] != '\0') stream_ << g_role << ' ';
@@ -61,6 +64,10 @@ LogMessage::LogMessage(LogLevel level, const char* file, int line) : level_(leve
 
 LogMessage::~LogMessage() {
   const std::string text = absl::StrCat(stream_.str(), "\n");
+  if (SimHooks* hooks = CurrentSimHooks(); hooks != nullptr) {
+    hooks->Log(static_cast<int>(level_), stream_.str());
+    if (level_ != LogLevel::kFatal) return;
+  }
   // A short write to a log is not worth a retry loop.
   [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
   if (level_ == LogLevel::kFatal) std::abort();

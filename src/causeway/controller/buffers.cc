@@ -36,6 +36,7 @@ absl::StatusOr<DeviceListRef> Controller::Intern(const std::vector<DeviceId>& de
     }
     member->devices.push_back(id);
   }
+  list->id = next_id_++;
   list->devices = devices;
   // A cluster sees few lists; a client that invents them endlessly must not fill the head.
   constexpr size_t kMaxLists = 1 << 16;
@@ -72,8 +73,8 @@ void Controller::FreeNow(const BufferRef& buffer) {
 void Controller::FlushFrees() {
   if (graveyard_.empty()) return;
   counters_.buffers_freed += graveyard_.size();
-  std::stable_sort(graveyard_.begin(), graveyard_.end(), [](const auto& a, const auto& b) {
-    return a.second.get() < b.second.get();
+  std::sort(graveyard_.begin(), graveyard_.end(), [](const auto& a, const auto& b) {
+    return std::pair(a.second->id, a.first) < std::pair(b.second->id, b.first);
   });
   std::vector<BufferId> ids;
   for (size_t i = 0; i < graveyard_.size();) {

@@ -280,7 +280,7 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::vector<DeviceId>, DeviceListRef> lists_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, ProgramRef> programs_ ABSL_GUARDED_BY(mu_);
-  std::map<std::pair<ProgramId, const DeviceList*>, BindingRef> bindings_ ABSL_GUARDED_BY(mu_);
+  std::map<std::pair<ProgramId, uint64_t>, BindingRef> bindings_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<RequestId, PendingRequest> requests_ ABSL_GUARDED_BY(mu_);
   // Buffers without references, not yet told to their workers.
   std::vector<std::pair<BufferId, DeviceListRef>> graveyard_ ABSL_GUARDED_BY(mu_);

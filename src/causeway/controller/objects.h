@@ -34,6 +34,7 @@ struct DeviceList {
     WorkerId worker;
     std::vector<DeviceId> devices;  // in list order
   };
+  uint64_t id = 0;  // in order of creation; gives tables an order that no address decides
   std::vector<DeviceId> devices;
   std::vector<Member> members;  // in order of first appearance
 };
@@ -138,7 +139,7 @@ struct Session {
   uint64_t next_handle = uint64_t{1} << 48;
   absl::flat_hash_map<ArrayHandle, ArrayRef> arrays;
   absl::flat_hash_map<ExecutableHandle, Executable> executables;
-  absl::flat_hash_map<StatusHandle, std::shared_ptr<Execution>> executions;
+  std::map<StatusHandle, std::shared_ptr<Execution>> executions;
 };
 
 // A question to one or more workers.
@@ -185,7 +186,7 @@ struct WorkerState {
   absl::Time changed;
   absl::flat_hash_set<ProgramId> programs;
   absl::flat_hash_set<BindingId> bindings;
-  absl::flat_hash_map<RequestId, int> requests;  // replies due from it
+  std::map<RequestId, int> requests;  // replies due from it
   // Multi-worker launches it has not confirmed, in order.
   std::deque<std::pair<LaunchSeq, core::GateRef>> unconfirmed;
   uint64_t pings_sent = 0;

@@ -1,4 +1,5 @@
 // Programs: compile once anywhere, bind to any devices, load lazily.
+#include <algorithm>
 #include <memory>
 #include <set>
 #include <utility>
@@ -126,15 +127,18 @@ void Controller::PrunePrograms() {
     }
     it = bindings_.erase(it);
   }
+  std::vector<ProgramId> dropped;
   for (auto it = programs_.begin(); it != programs_.end();) {
     const auto current = it++;
     if (current->second == nullptr || !spare(*current->second)) continue;
-    for (WorkerState& worker : workers_) {
-      if (worker.programs.erase(current->second->id) > 0) {
-        worker.link->Send(wire::EncodeDropProgram(current->second->id));
-      }
-    }
+    dropped.push_back(current->second->id);
     programs_.erase(current);
+  }
+  std::sort(dropped.begin(), dropped.end());
+  for (const ProgramId id : dropped) {
+    for (WorkerState& worker : workers_) {
+      if (worker.programs.erase(id) > 0) worker.link->Send(wire::EncodeDropProgram(id));
+    }
   }
 }
 
@@ -264,7 +268,7 @@ void Controller::Compiled(const ProgramRef& program, absl::StatusOr<wire::Compil
 }
 
 absl::StatusOr<BindingRef> Controller::Bind(const ProgramRef& program, const DeviceListRef& list) {
-  BindingRef& slot = bindings_[{program->id, list.get()}];
+  BindingRef& slot = bindings_[{program->id, list->id}];
   if (slot != nullptr) return slot;
   auto binding = std::make_shared<Binding>();
   binding->id = BindingId(next_id_++);

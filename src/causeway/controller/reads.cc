@@ -1,5 +1,6 @@
 // Reading values and waiting for them: nothing is shown before its gate is open.
 #include <algorithm>
+#include <map>
 #include <memory>
 #include <string>
 #include <utility>
@@ -165,7 +166,7 @@ void Controller::AwaitReady(SessionId id, const std::vector<ArrayHandle>& handle
   Locked lock(this);
   absl::Status first;
   std::vector<core::GateRef> gates;
-  absl::flat_hash_map<WorkerId, std::vector<BufferId>> questions;
+  std::map<WorkerId, std::vector<BufferId>> questions;
   absl::StatusOr<Session*> session = FindSession(id);
   if (!session.ok()) first = session.status();
   if (session.ok()) {

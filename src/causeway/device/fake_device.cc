@@ -99,6 +99,10 @@ class FakeHostCopy final : public HostCopy {
     }
     return HostShard{std::move(block), cell_->dims, width};
   }
+  bool ready() const {
+    absl::MutexLock lock(fabric_->mu());
+    return cell_->done;
+  }
 
  private:
   FakeFabric* const fabric_;
@@ -121,6 +125,15 @@ bool FakeCompletionIsReady(const Completion& completion) {
   return static_cast<const FakeCompletion&>(completion).ready();
 }
 
+bool FakeCopyIsReady(const HostCopy& copy) {
+  return static_cast<const FakeHostCopy&>(copy).ready();
+}
+
+bool FakeArrayIsReady(const Array& array) {
+  const auto& cells = static_cast<const FakeArray&>(array).cells;
+  return std::all_of(cells.begin(), cells.end(), [](const FakeCellRef& c) { return c->done; });
+}
+
 struct FakeDevice::Computation {
   FakeProgram program;
   std::vector<int> ids;         // local, by shard
@@ -130,11 +143,13 @@ struct FakeDevice::Computation {
   size_t at = 0;
   int messages_out = 0;
   bool posted = false;
+  bool paced = false, started = false;
   absl::Status status;
   std::shared_ptr<Outcome> outcome = std::make_shared<Outcome>();
 };
 
-FakeDevice::FakeDevice(int num_devices, FakeFabric* fabric) : fabric_(fabric) {
+FakeDevice::FakeDevice(int num_devices, FakeFabric* fabric, FakeDeviceHooks hooks)
+    : fabric_(fabric), hooks_(std::move(hooks)) {
   info_ = {.platform = "cpu",
            .device_kind = "fake",
            .memory_kinds = {"device"},
@@ -142,7 +157,21 @@ FakeDevice::FakeDevice(int num_devices, FakeFabric* fabric) : fabric_(fabric) {
            .num_devices = num_devices};
 }
 
-FakeDevice::~FakeDevice() { AbortCollectives(); }
+FakeDevice::~FakeDevice() {
+  {
+    absl::MutexLock lock(fabric_->mu());
+    hooks_ = {};
+  }
+  AbortCollectives();
+}
+
+void FakeDevice::Vanish() {
+  absl::MutexLock lock(fabric_->mu());
+  hooks_ = {};
+  running_ = true;  // for good
+  fabric_->Vanish(own_ids_);
+  own_ids_.clear();
+}
 
 absl::Status FakeDevice::OpenEpoch(const EpochSpec& spec) {
   absl::MutexLock lock(fabric_->mu());
@@ -248,10 +277,35 @@ void FakeDevice::Run() ABSL_NO_THREAD_SAFETY_ANALYSIS {
   while (!stream_.empty()) {
     // A local reference: Step may be what ends it.
     const std::shared_ptr<Computation> front = stream_.front();
+    if (hooks_.pace && !front->started) {
+      if (!forced_) {
+        if (front->paced) break;
+        front->paced = true;
+        hooks_.pace([this, weak = std::weak_ptr<Computation>(front)] {
+          absl::MutexLock lock(fabric_->mu());
+          const auto computation = weak.lock();
+          if (computation == nullptr) return;
+          computation->started = true;
+          Run();
+        });
+        break;
+      }
+      front->started = true;
+    }
     if (!Step(front)) break;
     stream_.pop_front();
+    if (hooks_.progressed) hooks_.progressed();
   }
   running_ = false;
+}
+
+// Whoever waits for a value gives its stream all the time it needs.
+void FakeDevice::Force() {
+  absl::MutexLock lock(fabric_->mu());
+  if (!hooks_.pace) return;
+  forced_ = true;
+  Run();
+  forced_ = false;
 }
 
 // True when the computation has ended.
@@ -262,6 +316,7 @@ bool FakeDevice::Step(const std::shared_ptr<Computation>& c) ABSL_NO_THREAD_SAFE
     for (const auto& shards : c->values) {
       for (const FakeCellRef& cell : shards) c->status.Update(cell->status);
     }
+    if (c->status.ok() && hooks_.trouble) c->status = hooks_.trouble();
   }
   while (c->status.ok() && c->at < c->program.body.size()) {
     const FakeInstruction& in = c->program.body[c->at];
@@ -406,6 +461,10 @@ absl::Status FakeDevice::AwaitReady(absl::Span<const ArrayRef> arrays) {
 
 absl::StatusOr<ArrayRef> FakeDevice::Adopt(const ArrayRef& array) {
   const auto& fake = static_cast<const FakeArray&>(*array);
+  Force();
+  if (hooks_.pace && !FakeArrayIsReady(*array)) {
+    return absl::InternalError("the value to adopt waits for a collective that will never end");
+  }
   RETURN_IF_ERROR(AwaitReady({array}));
   absl::MutexLock lock(fabric_->mu());
   if (*fake.deleted) return Deleted();

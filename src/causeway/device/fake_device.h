@@ -6,6 +6,7 @@
 #pragma once
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -26,12 +27,25 @@ struct FakeCell {
 };
 using FakeCellRef = std::shared_ptr<FakeCell>;
 
+// How a simulation gives the device time and trouble. All are called under the fabric's lock and
+// must not call back into it.
+struct FakeDeviceHooks {
+  // Before each computation: `go` (thread-safe, may be dropped) lets it begin.
+  std::function<void(std::function<void()> go)> pace;
+  // A computation has ended: completions and copies may be there now.
+  std::function<void()> progressed;
+  // Of a computation that is about to begin: not OK skips it, as an allocation that failed does.
+  std::function<absl::Status()> trouble;
+};
+
 // Thread safety: as Device; the fabric's lock guards the stream.
 class FakeDevice final : public Device {
  public:
   // `fabric` must outlive the device and everything made by it.
-  FakeDevice(int num_devices, FakeFabric* fabric);
+  FakeDevice(int num_devices, FakeFabric* fabric, FakeDeviceHooks hooks = {});
   ~FakeDevice() override;
+  // The host is gone without a word: its peers wait for ever, nothing here happens any more.
+  void Vanish();
 
   const DeviceInfo& info() const override { return info_; }
   absl::Status OpenEpoch(const EpochSpec& spec) override;
@@ -52,6 +66,7 @@ class FakeDevice final : public Device {
  private:
   struct Computation;
   void Run();  // as far as the stream goes
+  void Force();
   bool Step(const std::shared_ptr<Computation>& c);
 
   FakeFabric* const fabric_;
@@ -59,10 +74,14 @@ class FakeDevice final : public Device {
   EpochSpec spec_;
   std::set<int> own_ids_;
   std::deque<std::shared_ptr<Computation>> stream_;
+  FakeDeviceHooks hooks_;
   bool running_ = false;
+  bool forced_ = false;  // somebody waits: what can run without peers does so now
 };
 
 // Whether Await() on a completion of a FakeDevice would return at once (tests without threads).
 bool FakeCompletionIsReady(const Completion& completion);
+bool FakeCopyIsReady(const HostCopy& copy);
+bool FakeArrayIsReady(const Array& array);
 
 }  // namespace causeway::device

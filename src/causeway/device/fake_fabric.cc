@@ -41,6 +41,12 @@ void FakeFabric::Post(const std::set<int>& ids, int id, Message value, Done done
   for (const Waiting& w : round) w.done(sum);
 }
 
+void FakeFabric::Vanish(const std::set<int>& ids) {
+  for (auto& [members, c] : communicators_) {
+    for (const int id : ids) c.inbox.erase(id);
+  }
+}
+
 int FakeFabric::Cut(const std::set<int>& ids) {
   std::vector<Waiting> dropped;
   for (auto& [members, c] : communicators_) {

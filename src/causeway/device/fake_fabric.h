@@ -33,6 +33,9 @@ class FakeFabric {
   // Cuts all connections of these devices. Every set with one of them is broken for good. Returns
   // how many waiting messages were dropped.
   int Cut(const std::set<int>& ids) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // These devices are gone without a word: what they sent and nobody took is forgotten, and who
+  // waits for them waits on.
+  void Vanish(const std::set<int>& ids) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
  private:
   struct Waiting {

@@ -4,6 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <deque>
 #include <memory>
 #include <thread>
 #include <utility>
@@ -63,31 +64,6 @@ void ServeBulk(control::WorkerControl::Stub* stub, grpc::ClientContext* context,
 ControlClient::ControlClient(Options options, OnCommand on_command)
     : options_(std::move(options)), on_command_(std::move(on_command)) {}
 
-void ControlClient::Emit(Event event) {
-  absl::MutexLock lock(&mu_);
-  if (!open_) return;
-  // Confirmations are cumulative: the newest says it all.
-  if (const auto* done = std::get_if<LaunchDone>(&event); done != nullptr && !events_.empty()) {
-    auto* last = std::get_if<LaunchDone>(&events_.back());
-    if (last != nullptr && last->epoch == done->epoch) {
-      last->seq = std::max(last->seq, done->seq);
-      return;
-    }
-  }
-  events_.push_back(std::move(event));
-}
-
-bool ControlClient::TakeEvents(std::deque<Event>* events) {
-  absl::MutexLock lock(&mu_);
-  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return !open_ || !events_.empty();
-  };
-  mu_.Await(absl::Condition(&ready));
-  if (!open_) return false;
-  events->swap(events_);
-  return true;
-}
-
 absl::Status ControlClient::Serve(bool* attached) {
   auto channel = MakeChannel(options_.head);
   if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(1))) {
@@ -102,14 +78,10 @@ absl::Status ControlClient::Serve(bool* attached) {
     const grpc::Status end = stream->Finish();
     return absl::Status(static_cast<absl::StatusCode>(end.error_code()), end.error_message());
   }
-  {
-    absl::MutexLock lock(&mu_);
-    events_.clear();
-    open_ = true;
-  }
+  events_.Open();
   std::thread writer([this, &stream] {
     std::deque<Event> events;
-    while (TakeEvents(&events)) {
+    while (events_.Take(&events)) {
       while (!events.empty()) {
         control::FromWorker message;
         int64_t weight = 0;
@@ -148,11 +120,7 @@ absl::Status ControlClient::Serve(bool* attached) {
       if (stop) shutdown_ = true;
     }
   }
-  {
-    absl::MutexLock lock(&mu_);
-    open_ = false;
-    events_.clear();
-  }
+  events_.Close();
   bulk_context.TryCancel();
   if (shutdown_) context.TryCancel();
   writer.join();

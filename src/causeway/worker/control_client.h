@@ -2,15 +2,14 @@
 #pragma once
 
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <string>
+#include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "causeway/worker/commands.h"
+#include "causeway/worker/event_queue.h"
 
 namespace causeway::worker {
 
@@ -34,19 +33,15 @@ class ControlClient {
   absl::Status Run();
 
   // Queues an event for the stream that is attached now; dropped when none is.
-  void Emit(Event event);
+  void Emit(Event event) { events_.Put(std::move(event)); }
 
  private:
   absl::Status Serve(bool* attached);
-  bool TakeEvents(std::deque<Event>* events);
 
   const Options options_;
   const OnCommand on_command_;
   std::atomic<bool> shutdown_{false};
-
-  absl::Mutex mu_;
-  std::deque<Event> events_ ABSL_GUARDED_BY(mu_);
-  bool open_ ABSL_GUARDED_BY(mu_) = false;  // a stream takes events
+  EventQueue events_;
 };
 
 }  // namespace causeway::worker

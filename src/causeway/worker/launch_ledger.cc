@@ -117,6 +117,12 @@ int LaunchLedger::inflight() const {
   return inflight_;
 }
 
+int LaunchLedger::broken_inflight() const {
+  absl::MutexLock lock(&mu_);
+  // An epoch opens when nothing of the older one is in flight, so all are of the current one.
+  return current_ <= aborted_ ? inflight_ : 0;
+}
+
 absl::Status LaunchLedger::Verdict(EpochId epoch) const {
   absl::MutexLock lock(&mu_);
   return VerdictLocked(epoch);

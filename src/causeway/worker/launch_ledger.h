@@ -48,6 +48,8 @@ class LaunchLedger {
   // Waits until nothing is in flight. False after `timeout`.
   bool WaitIdle(absl::Duration timeout);
   int inflight() const;
+  // Those in flight whose epoch was given up: only breaking collectives off is sure to end them.
+  int broken_inflight() const;
   // What stands against launches of `epoch`; OK when nothing.
   absl::Status Verdict(EpochId epoch) const;
 

@@ -266,6 +266,7 @@ void OpGraph::Tick() {
   for (const auto& [id, value] : transfers_) {
     if (value->deadline < now) overdue.push_back(id);
   }
+  std::sort(overdue.begin(), overdue.end());
   for (const TransferId id : overdue) {
     GiveUp(id, absl::DeadlineExceededError(
                    absl::StrCat("transfer ", id.value(), " did not arrive at worker ",
@@ -296,6 +297,7 @@ void OpGraph::Run(const FailTransfers& fail) {
   for (const auto& [id, value] : transfers_) {
     if (id.value() >> 48 == sender && value->pending()) lost.push_back(id);
   }
+  std::sort(lost.begin(), lost.end());
   for (const TransferId id : lost) GiveUp(id, fail.cause);
   Pump();
 }

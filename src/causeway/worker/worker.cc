@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <algorithm>
 #include <deque>
 #include <thread>
 #include <utility>
@@ -16,16 +17,13 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/worker/control_client.h"
 #include "causeway/worker/data_plane_service.h"
-#include "causeway/worker/launch_ledger.h"
-#include "causeway/worker/op_graph.h"
+#include "causeway/worker/machine.h"
 #include "causeway/worker/process_stats.h"
-#include "causeway/worker/transfer_assembler.h"
 #include "causeway/worker/wait_pool.h"
 
 namespace causeway::worker {
@@ -33,7 +31,8 @@ namespace {
 
 constexpr int kCompileThreads = 2;
 constexpr int kWaitThreads = 64;
-constexpr absl::Duration kResetPatience = absl::Seconds(20);
+constexpr absl::Duration kLifeStartMax = absl::Seconds(60);
+constexpr absl::Duration kQuietCheck = absl::Milliseconds(20);
 constexpr absl::Duration kStallWarning = absl::Seconds(10);
 constexpr absl::Duration kAbortInterval = absl::Milliseconds(5);
 
@@ -102,39 +101,13 @@ std::string RouteTo(const std::string& head) {
   return result;
 }
 
-// What a command is called in the log.
-template <class T>
-constexpr const char* kNameOf = "a command";
-template <>
-constexpr const char* kNameOf<Build> = "Build";
-template <>
-constexpr const char* kNameOf<Send> = "Send";
-template <>
-constexpr const char* kNameOf<Fetch> = "Fetch";
-template <>
-constexpr const char* kNameOf<Bind> = "Bind";
-template <>
-constexpr const char* kNameOf<Launch> = "Launch";
-template <>
-constexpr const char* kNameOf<Proceed> = "Proceed";
-
-class Worker final : public GraphHost {
+class Worker final : public MachineHost {
  public:
-  explicit Worker(const WorkerOptions& options)
-      : options_(options),
-        ledger_([this](Event event) { Emit(std::move(event)); }),
-        assembler_([this](TransferId id, absl::StatusOr<device::HostBytes> bytes,
-                          std::vector<int64_t> strides) {
-          Post([this, id, bytes = std::move(bytes), strides = std::move(strides)]() mutable {
-            if (graph_ != nullptr) {
-              graph_->TransferArrived(id, std::move(bytes), std::move(strides));
-            }
-          });
-        }) {}
+  explicit Worker(const WorkerOptions& options) : options_(options) {}
 
   absl::Status Run(const DeviceFactory& make_device);
 
-  // GraphHost.
+  // MachineHost.
   void Watch(std::shared_ptr<LaunchRecord> record) override {
     if (record->seq == LaunchSeq(0) && record->ordinals.size() > 1) ++local_collectives_;
     (record->seq != LaunchSeq(0) ? multi_watch_ : local_watch_).Put(std::move(record));
@@ -154,80 +127,55 @@ class Worker final : public GraphHost {
     });
   }
   void Post(absl::AnyInvocable<void()> work) override { operations_.Put(std::move(work)); }
-  void Emit(Event event) override {
-    if (client_ != nullptr && !muted_) client_->Emit(std::move(event));
-  }
+  void Emit(Event event) override { client_->Emit(std::move(event)); }
   void Push(WorkerId to, TransferId transfer,
             absl::StatusOr<device::HostBytes> bytes) override {
-    if (to == WorkerId(options_.worker)) {
-      Post([this, transfer, bytes = std::move(bytes)]() mutable {
-        graph_->TransferArrived(transfer, std::move(bytes), {});
-      });
-      return;
-    }
     data_plane_->Push(to, transfer, std::move(bytes));
   }
   absl::Time Now() override { return absl::Now(); }
+  void RunAside(absl::AnyInvocable<void()> work) override {
+    compiles_pool_.Submit(std::move(work));
+  }
+  bool AsideIdle() override {
+    return waits_.WaitIdle(absl::ZeroDuration()) && compiles_pool_.WaitIdle(absl::ZeroDuration());
+  }
+  void CutCollectives() override {
+    if (!aborting_.exchange(true)) aborts_.Put(0);
+  }
+  void SetPeers(const std::vector<std::string>& addresses) override {
+    data_plane_->SetPeers(addresses);
+  }
+  void OnWelcome(const Welcome& welcome) override;
+  void OnLifeStarted() override {
+    absl::MutexLock lock(&mu_);
+    life_started_ = true;
+  }
+  ProcessStats Process() override { return ReadProcessStats(); }
+  void GiveUp(const std::string& why) override { LOG(FATAL) << why; }
 
  private:
   void OnCommand(Command command);
-  void On(Welcome welcome);
-  void On(AbortEpoch abort);
-  void On(Compile compile);
-  void On(Introspect introspect);
-  void On(Ping ping);
-  void On(Chunk chunk) { assembler_.Add(std::move(chunk)); }
-  void On(Shutdown shutdown) { LOG(INFO) << "shutdown: " << shutdown.reason; }
-  void On(OpenEpoch open) {
-    // By the reader, as SetNodes does: a newcomer's address must not be lost to an older list that
-    // the operation thread comes to later.
-    data_plane_->SetPeers(open.nodes.data_addresses);
-    Post([this, open = std::move(open)] { OpenTheEpoch(open); });
-  }
-  void On(SetNodes nodes) {
-    data_plane_->SetPeers(nodes.nodes.data_addresses);
-    Post([this, nodes = std::move(nodes)] { graph_->Run(nodes); });
-  }
-  template <class T>
-  void On(T command) {
-    Post([this, command = std::move(command)]() mutable {
-      doing_ = kNameOf<T>;
-      if (graph_ != nullptr) graph_->Run(std::move(command));
-    });
-  }
-
-  void StartLife(const Welcome& welcome);
-  void OpenTheEpoch(const OpenEpoch& open);
+  void WarnIfStalled() const;
   void OperationLoop();
   void WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records);
   void AbortLoop();
-  void StartAborting();
   bool IsOurs(int local_port, int peer_port) const;
 
   const WorkerOptions options_;
   std::unique_ptr<device::Device> device_;
   std::unique_ptr<DataPlane> data_plane_;
+  std::unique_ptr<Machine> machine_;
   std::unique_ptr<ControlClient> client_;
-  LaunchLedger ledger_;
-  TransferAssembler assembler_;
   Mailbox<absl::AnyInvocable<void()>> operations_;
   Mailbox<std::shared_ptr<LaunchRecord>> multi_watch_, local_watch_;
   Mailbox<int> aborts_;
   std::atomic<bool> aborting_{false};
-  std::atomic<bool> muted_{false};  // events of an older life must not reach the head
-  std::atomic<uint64_t> aborted_by_head_{0};
-  std::atomic<uint64_t> life_{0};  // the incarnation that the head gave last
   std::atomic<int> head_port_{0}, coordinator_port_{0}, callbacks_port_{0};
-  std::atomic<int64_t> compiles_{0};
-  // What the operation thread is at, and since when (Unix microseconds, 0 = idle).
-  std::atomic<const char*> doing_{""};
+  // Since when the operation thread is at one thing (Unix microseconds, 0 = idle).
   std::atomic<int64_t> busy_since_{0};
   std::atomic<int> local_collectives_{0};  // one-worker launches on several devices, in flight
-
-  // The operation thread's.
-  std::unique_ptr<OpGraph> graph_;
-  Welcome welcome_;
-  std::atomic<int64_t> buffers_{0}, buffer_bytes_{0}, loads_{0}, launches_{0};
+  absl::Mutex mu_;
+  bool life_started_ ABSL_GUARDED_BY(mu_) = false;
 
   // Last, so that their threads end before what they use.
   WaitPool waits_{kWaitThreads};
@@ -246,10 +194,12 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   SplitAddress(options_.head, &host, &port);
   head_port_ = port;
   ASSIGN_OR_RETURN(data_plane_, DataPlane::Start(options_.data_port, [this](Chunk chunk) {
-                     assembler_.Add(std::move(chunk));
+                     machine_->OnChunk(std::move(chunk));  // a peer knows our token by then
                    }));
   ASSIGN_OR_RETURN(device_,
                    make_device([this](int local, int peer) { return IsOurs(local, peer); }));
+  machine_ = std::make_unique<Machine>(
+      MachineOptions{.worker = options_.worker, .faults = options_.faults}, device_.get(), this);
   char name[256] = "";
   (void)::gethostname(name, sizeof(name) - 1);
   const std::string reach = options_.host.empty() ? RouteTo(options_.head) : options_.host;
@@ -270,8 +220,7 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   std::thread aborter([this] { AbortLoop(); });
   const absl::Status end = client_->Run();
   // Waits on dead peers must end before the threads can be joined.
-  ledger_.Abort(EpochId(~uint64_t{0}), absl::CancelledError("the worker is shutting down"));
-  StartAborting();
+  machine_->Stop();
   operations_.Close();
   multi_watch_.Close();
   local_watch_.Close();
@@ -283,11 +232,7 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   return end;
 }
 
-void Worker::OnCommand(Command command) {
-  std::visit([this](auto&& c) { On(std::move(c)); }, std::move(command));
-}
-
-void Worker::On(Welcome welcome) {
+void Worker::OnWelcome(const Welcome& welcome) {
   data_plane_->SetToken(welcome.push_token);
   std::string host;
   int port = 0;
@@ -296,58 +241,31 @@ void Worker::On(Welcome welcome) {
   SplitAddress(welcome.callbacks, &host, &port);
   callbacks_port_ = port;
   LOG(INFO) << "attached as worker " << welcome.worker << ", life " << welcome.incarnation;
-  // The reader waits, so that no command of the new life meets what is left of the old one.
-  // A collective of the old life may hold the operation thread.
-  if (life_.exchange(welcome.incarnation.value()) != welcome.incarnation.value()) {
-    ledger_.Abort(EpochId(~uint64_t{0}), absl::DataLossError("the head forgot this worker"));
-    StartAborting();
+}
+
+void Worker::WarnIfStalled() const {
+  const int64_t since = busy_since_;
+  const absl::Duration busy =
+      since == 0 ? absl::ZeroDuration() : absl::Now() - absl::FromUnixMicros(since);
+  if (busy <= kStallWarning) return;
+  LOG(WARNING) << "the operation thread has been inside " << machine_->doing() << " for "
+               << absl::FormatDuration(absl::Trunc(busy, absl::Seconds(1))) << " ("
+               << machine_->ledger().inflight() << " gang launches in flight)";
+}
+
+void Worker::OnCommand(Command command) {
+  if (std::holds_alternative<Ping>(command)) WarnIfStalled();
+  const bool welcome = std::holds_alternative<Welcome>(command);
+  if (welcome) {
+    absl::MutexLock lock(&mu_);
+    life_started_ = false;
   }
-  absl::Notification started;
-  Post([&] {
-    StartLife(welcome);
-    started.Notify();
-  });
-  if (!started.WaitForNotificationWithTimeout(3 * kResetPatience)) {
+  machine_->OnCommand(std::move(command));
+  if (!welcome) return;
+  absl::MutexLock lock(&mu_);
+  if (!mu_.AwaitWithTimeout(absl::Condition(&life_started_), kLifeStartMax)) {
     LOG(FATAL) << "what an earlier head left here does not end; start this worker anew";
   }
-}
-
-void Worker::StartLife(const Welcome& welcome) {
-  if (graph_ != nullptr && welcome.incarnation == welcome_.incarnation) return;
-  if (graph_ != nullptr) {
-    muted_ = true;
-    if (!ledger_.WaitIdle(kResetPatience) || !waits_.WaitIdle(kResetPatience) ||
-        !compiles_pool_.WaitIdle(kResetPatience) ||
-        welcome.devices_per_host != welcome_.devices_per_host) {
-      LOG(FATAL) << "what an earlier head left here cannot be cleared; start this worker anew";
-    }
-    graph_->Reset();
-    aborted_by_head_ = 0;
-    muted_ = false;
-  }
-  ledger_.Reset();
-  welcome_ = welcome;
-  if (graph_ != nullptr) return;
-  graph_ = std::make_unique<OpGraph>(
-      device_.get(), this, &ledger_,
-      GraphOptions{.worker = options_.worker,
-                   .devices_per_host = std::max(1, welcome_.devices_per_host),
-                   .max_inflight_multi =
-                       welcome_.max_inflight_launches > 0 ? welcome_.max_inflight_launches : 8,
-                   .faults = options_.faults});
-}
-
-void Worker::On(AbortEpoch abort) {
-  ledger_.Abort(abort.epoch, abort.cause);
-  aborted_by_head_ = std::max(aborted_by_head_.load(), abort.epoch.value());
-  StartAborting();
-  Post([this, abort = std::move(abort)] {
-    if (graph_ != nullptr) graph_->DropParkedLaunches(abort.epoch, abort.cause);
-  });
-}
-
-void Worker::StartAborting() {
-  if (!aborting_.exchange(true)) aborts_.Put(0);
 }
 
 // A launch that was on its way at the first cut may open new connections: cut until all is quiet.
@@ -361,106 +279,12 @@ void Worker::AbortLoop() {
          spent += absl::Milliseconds(1)) {
       absl::SleepFor(absl::Milliseconds(1));
     }
-    device_->AbortCollectives();
-    while (!ledger_.WaitIdle(kAbortInterval)) device_->AbortCollectives();
-  }
-}
-
-void Worker::On(Compile compile) {
-  compiles_pool_.Submit([this, compile = std::move(compile)] {
-    auto compiled = device_->Compile(compile.what);
-    ++compiles_;
-    Reply reply{.request = compile.request, .status = compiled.status()};
-    if (compiled.ok()) reply.compiled = *std::move(compiled);
-    Emit(std::move(reply));
-  });
-}
-
-void Worker::On(Introspect introspect) {
-  // The program is looked up in stream order; the work is done beside it.
-  Post([this, introspect = std::move(introspect)] {
-    auto source = graph_->FindProgram(introspect.program);
-    compiles_pool_.Submit([this, introspect, source] {
-      Reply reply{.request = introspect.request};
-      if (source == nullptr) {
-        reply.status = absl::FailedPreconditionError(
-            absl::StrCat("program ", introspect.program.value(), " is not on this worker"));
-      } else {
-        auto found = device_->Introspect(*source, introspect.what);
-        reply.status = found.status();
-        if (found.ok()) {
-          reply.text = std::move(found->text);
-          reply.numbers = std::move(found->numbers);
-        }
-      }
-      Emit(std::move(reply));
-    });
-  });
-}
-
-void Worker::On(Ping ping) {
-  const ProcessStats process = ReadProcessStats();
-  const int64_t since = busy_since_;
-  const absl::Duration busy =
-      since == 0 ? absl::ZeroDuration() : absl::Now() - absl::FromUnixMicros(since);
-  if (busy > kStallWarning) {
-    LOG(WARNING) << "the operation thread has been inside " << doing_.load() << " for "
-                 << absl::FormatDuration(absl::Trunc(busy, absl::Seconds(1))) << " ("
-                 << ledger_.inflight() << " gang launches in flight)";
-  }
-  Emit(Pong{.number = ping.number,
-            .inflight = ledger_.inflight(),
-            .resident_bytes = process.resident_bytes,
-            .buffers = buffers_,
-            .buffer_bytes = buffer_bytes_,
-            .open_files = process.open_files,
-            .threads = process.threads,
-            .compiles = compiles_,
-            .loads = loads_,
-            .launches = launches_});
-  Post([this] {
-    if (graph_ == nullptr) return;
-    const OpGraph::Stats stats = graph_->stats();
-    buffers_ = stats.buffers;
-    buffer_bytes_ = stats.buffer_bytes;
-    loads_ = stats.loads;
-    launches_ = stats.launches;
-  });
-}
-
-void Worker::OpenTheEpoch(const OpenEpoch& open) {
-  const absl::Time start = absl::Now();
-  const absl::Duration bound = absl::Milliseconds(std::max<uint64_t>(1, open.drain_ms));
-  graph_->CloseEpochs(open.epoch);
-  bool idle;
-  if (aborted_by_head_ + 1 >= open.epoch.value()) {
-    idle = ledger_.WaitIdle(bound);
-  } else {
-    // Nothing was broken off: give running launches a chance before they are.
-    idle = ledger_.WaitIdle(bound / 2);
-    if (!idle) {
-      StartAborting();
-      idle = ledger_.WaitIdle(bound / 2);
+    // Never once the launches to break off have ended: the next epoch may be open already.
+    while (machine_->ledger().broken_inflight() > 0) {
+      device_->AbortCollectives();
+      machine_->ledger().WaitIdle(kAbortInterval);
     }
   }
-  const absl::Duration drained = absl::Now() - start;
-  EpochOpened opened;
-  if (idle) {
-    opened = graph_->OpenEpoch(open, {.epoch = open.epoch.value(),
-                                      .node = open.node,
-                                      .coordinator = welcome_.coordinator,
-                                      .callbacks = welcome_.callbacks,
-                                      .num_nodes = welcome_.num_nodes,
-                                      .worker = options_.worker,
-                                      .devices_per_host = welcome_.devices_per_host});
-  } else {
-    opened.epoch = open.epoch;
-    opened.status = absl::DeadlineExceededError(
-        absl::StrCat(ledger_.inflight(), " launches of the older epoch did not end within ",
-                     absl::FormatDuration(bound), "; restart this worker"));
-  }
-  opened.drain_us = static_cast<uint64_t>(absl::ToInt64Microseconds(drained));
-  Emit(std::move(opened));
 }
 
 void Worker::OperationLoop() {
@@ -469,13 +293,22 @@ void Worker::OperationLoop() {
   while (operations_.Take(&work, absl::Seconds(1))) {
     for (auto& item : work) {
       busy_since_ = absl::ToUnixMicros(absl::Now());
-      doing_ = "a result";
       item();
       item = nullptr;  // releases what it holds before the next one runs
+      while (const auto until = machine_->waiting_until()) {
+        // The ledger wakes this thread; what else is waited for is looked at again soon.
+        while (!machine_->Quiet() && absl::Now() < *until) {
+          machine_->ledger().WaitIdle(std::min(*until - absl::Now(), kQuietCheck));
+          if (machine_->ledger().inflight() == 0 && !machine_->Quiet()) {
+            absl::SleepFor(absl::Milliseconds(1));
+          }
+        }
+        machine_->EndWait();
+      }
     }
     busy_since_ = 0;
-    if (graph_ != nullptr && absl::Now() >= next_tick) {
-      graph_->Tick();
+    if (absl::Now() >= next_tick) {
+      machine_->Tick();
       next_tick = absl::Now() + absl::Seconds(1);
     }
     if (operations_.empty()) device_->Idle();
@@ -491,10 +324,7 @@ void Worker::WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records) {
       const absl::Status status = record->completion->Await();
       record->completion = nullptr;
       if (record->seq == LaunchSeq(0) && record->ordinals.size() > 1) --local_collectives_;
-      if (record->seq != LaunchSeq(0)) ledger_.Complete(record->epoch, record->seq, status);
-      Post([this, record, status] {
-        if (graph_ != nullptr) graph_->LaunchFinished(record, status);
-      });
+      machine_->Completed(record, status);
       record = nullptr;
     }
   }
