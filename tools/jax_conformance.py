@@ -4,6 +4,7 @@
 The checkout must be of the same release as the installed jax. Results are kept in --out: a second
 call with the same folder goes on where the first one ended; --again runs what did not pass again.
 --sample 10 runs one test in ten, chosen by name; a later call without it runs the others.
+--doubtful runs through the cluster first, and locally no more than what did not pass there.
 
   tools/jax_conformance.py --jax-checkout ../jax --files array_test.py pjit_test.py --out results
 """
@@ -77,6 +78,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--timeout-per-test", type=int, default=60, metavar="S")
     parser.add_argument("--filter", default="", metavar="EXPR", help="as pytest -k")
     parser.add_argument("--sample", type=int, default=1, metavar="N", help="one test in N")
+    parser.add_argument("--doubtful", action="store_true", help="locally only what did not pass")
     parser.add_argument("--devices", type=int, default=8)
     parser.add_argument("--hosts", type=int, default=2, help="workers that share the devices")
     parser.add_argument("--out", type=Path, default=Path("build/conformance"))
@@ -88,6 +90,8 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     options.out = options.out.absolute()
     options.jax_checkout = options.jax_checkout.absolute()
+    if options.jobs > 1 and options.doubtful:
+        parser.error("--doubtful needs the one side's results for the other: leave --jobs at 1")
     if options.devices % options.hosts:
         parser.error(f"--devices {options.devices} cannot be shared evenly by {options.hosts}")
     return options
@@ -96,6 +100,8 @@ def _arguments() -> argparse.Namespace:
 def _run_all(options: argparse.Namespace, files: list[Path]) -> None:
     todo: queue.SimpleQueue[tuple[str, Path]] = queue.SimpleQueue()
     wanted = ["local"] * (not options.causeway_only) + ["causeway"] * (not options.local_only)
+    if options.doubtful:
+        wanted.reverse()
     for file in files:
         for side in wanted:
             todo.put((side, file))
@@ -139,8 +145,11 @@ def _one_file(
     log = options.out / side.name / f"{file.stem}.jsonl"
     if options.again:
         results.forget(log, {"failed", "ended"})
+    only, scope = None, f"{options.sample} {options.filter}".strip()
+    if options.doubtful and side.name == "local":
+        only, scope = _doubtful(options, file), f"{results.DOUBTFUL} {scope}"
     found = results.read(log)
-    if found.complete and found.sample <= options.sample:
+    if found.collect_error or found.finished in (scope, "1"):
         return
     begun, breaks = time.monotonic(), 0
     deadline = begun + options.timeout_per_file
@@ -154,6 +163,8 @@ def _one_file(
             deadline - time.monotonic(),
             options.filter,
             options.sample,
+            only,
+            scope,
             _say,
         )
         found = results.read(log)
@@ -177,6 +188,15 @@ def _one_file(
         f"{found.count('ended')} ended, {found.count('skipped')} skipped of {found.collected} "
         f"in {time.monotonic() - begun:.0f} s, {breaks} breaks"
     )
+
+
+def _doubtful(options: argparse.Namespace, file: Path) -> Path:
+    """A file with the names of the tests that did not pass through the cluster."""
+    remote = results.read(options.out / "causeway" / f"{file.stem}.jsonl")
+    names = [name for name, result in remote.tests.items() if result.outcome != "passed"]
+    listed = options.out / "local" / f"{file.stem}.only"
+    listed.write_text("".join(name + "\n" for name in names))
+    return listed
 
 
 def _write(options: argparse.Namespace, files: list[Path]) -> int:

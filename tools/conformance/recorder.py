@@ -22,6 +22,10 @@ from sampling import chosen
 LOG = Path(os.environ["CONFORMANCE_LOG"])
 TEST_SECONDS = int(os.environ["CONFORMANCE_TEST_SECONDS"])
 SAMPLE = int(os.environ.get("CONFORMANCE_SAMPLE", "1"))
+# A file that names the only tests to run, one a line.
+ONLY = os.environ.get("CONFORMANCE_ONLY", "")
+# What this call was asked for, in a word; noted when all of it has been run.
+SCOPE = os.environ["CONFORMANCE_SCOPE"]
 # After one of these the process or the cluster is of no use to the tests that follow.
 _BROKEN = ("Connection to IFRT proxy server was terminated", "DATA_LOSS", "took longer than")
 _TEXT_MAX = 6000
@@ -52,11 +56,18 @@ class _Recorder:
         for line in LOG.read_text().splitlines():
             done.add(json.loads(line).get("start"))
         wanted = [item for item in items if chosen(_name(item), SAMPLE)]
+        if ONLY:
+            names = set(Path(ONLY).read_text().splitlines())
+            wanted = [item for item in wanted if _name(item) in names]
         left = [item for item in wanted if _name(item) not in done]
         kept = set(left)
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
-        self.write(collected=len(wanted), sample=SAMPLE, in_file=len(items))
+        self.write(collected=len(wanted), in_file=len(items))
         items[:] = left
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        if exitstatus in (0, 1, 5) and not session.shouldstop:
+            self.write(finished=SCOPE)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:

@@ -6,7 +6,8 @@ import dataclasses
 import json
 from pathlib import Path
 
-from conformance.sampling import chosen
+# The scope of a local run of no more than what did not pass through the cluster.
+DOUBTFUL = "doubtful"
 
 
 @dataclasses.dataclass
@@ -24,13 +25,12 @@ class FileResults:
     tests: dict[str, Result]
     collected: int = 0  # how many tests were wanted; 0 = the file was never collected
     in_file: int = 0  # how many the file has
-    sample: int = 1  # one in so many was wanted
+    finished: str = ""  # the scope of the last call, once it came to its end
     collect_error: str = ""
 
     @property
     def complete(self) -> bool:
-        known = sum(chosen(name, self.sample) for name in self.tests)
-        return bool(self.collect_error) or 0 < self.collected <= known
+        return bool(self.collect_error or self.finished)
 
     def count(self, outcome: str) -> int:
         return sum(result.outcome == outcome for result in self.tests.values())
@@ -56,8 +56,10 @@ def read(log: Path) -> FileResults:
         elif "collected" in entry:
             # The latest call says what is wanted; an earlier one may have wanted a sample.
             found.collected = entry["collected"]
-            found.sample = entry.get("sample", 1)
-            found.in_file = entry.get("in_file", found.collected)
+            found.in_file = entry["in_file"]
+            found.finished = ""
+        elif "finished" in entry:
+            found.finished = entry["finished"]
         elif "collect_error" in entry:
             found.collect_error = entry["text"].strip().splitlines()[-1][:400]
         elif "note" in entry and found.tests:
@@ -83,7 +85,7 @@ def forget(log: Path, outcomes: set[str]) -> int:
     for line in log.read_text().splitlines():
         entry = json.loads(line)
         name = entry.get("start") or entry.get("end")
-        if name in again or "collect_error" in entry or "note" in entry:
+        if name in again or {"collect_error", "note", "finished"} & entry.keys():
             continue
         kept.append(line)
     log.write_text("".join(line + "\n" for line in kept))

@@ -98,7 +98,7 @@ class OwnClusterSide:
         if self._state is None:
             with self._starting:
                 self._state, _ = launcher.start(
-                    self._shape, timeout_seconds=120.0, owner_pid=os.getpid()
+                    self._shape, timeout_seconds=300.0, owner_pid=os.getpid()
                 )
                 self._starts += 1
         return environment.for_command(self._state, _common(), PYTHON)
@@ -132,6 +132,8 @@ def run_pytest(
     seconds: float,
     expression: str,
     sample: int,
+    only: Path | None,
+    scope: str,
     say: Callable[[str], None],
 ) -> int:
     """One test process; returns its exit status, 124 after `seconds`."""
@@ -139,6 +141,9 @@ def run_pytest(
     env["CONFORMANCE_LOG"] = str(log)
     env["CONFORMANCE_TEST_SECONDS"] = str(test_seconds)
     env["CONFORMANCE_SAMPLE"] = str(sample)
+    env["CONFORMANCE_SCOPE"] = scope
+    if only:
+        env["CONFORMANCE_ONLY"] = str(only)
     plugin = str(Path(__file__).resolve().parent)
     env["PYTHONPATH"] = os.pathsep.join(filter(None, [env.get("PYTHONPATH", ""), plugin]))
     command = [sys.executable, "-m", "pytest", "-q", "-p", "recorder", "-p", "no:cacheprovider"]
