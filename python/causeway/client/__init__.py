@@ -92,6 +92,11 @@ PATCHES = (
         "remote arrays have no memory here to export or to share; a copy on the CPU has",
     ),
     Patch(
+        "buffer-protocol",
+        "causeway.client.repairs_buffer_protocol",
+        "memoryview(x) and the like want memory in this process; a copy on the host has it",
+    ),
+    Patch(
         "cost-analysis",
         "causeway.client.repairs_cost_analysis",
         "lowered.cost_analysis() is not offered by the stock client, but needs no remote device",

@@ -1,5 +1,7 @@
 """Arrays that move: between hosts, devices, shardings and meshes; arrays made from pieces."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,3 +171,19 @@ def test_dlpack_from_and_to_the_host(jax_env, record):
         record(f"in {number}", array)
         record(f"out {number}", np.from_dlpack(array + 1))
     assert not hasattr(array, "__cuda_array_interface__")
+
+
+def test_buffer_protocol(jax_env, record):
+    if jax_env.side == "cluster" and sys.version_info < (3, 12):
+        pytest.skip("before Python 3.12 only C can offer a buffer")
+    array = jax.device_put(VALUE, jax_env.devices[5])
+    view = memoryview(array)
+    record("bytes", view.tobytes().hex())
+    record("shape", view.shape)
+    assert view.readonly
+    array.delete()
+    assert view.tobytes() == VALUE.tobytes()
+    with pytest.raises(BufferError, match="BF16"):
+        memoryview(jnp.zeros(3, jnp.bfloat16))
+    with pytest.raises(BufferError):
+        memoryview(jax.device_put(VALUE, NamedSharding(jax_env.mesh((8,), ("x",)), P("x"))))
