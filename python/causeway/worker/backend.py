@@ -10,7 +10,6 @@ import re
 import sys
 import time
 
-import ml_dtypes
 import numpy as np
 from jax._src.core import ShapedArray
 from jax._src.interpreters import mlir as jax_mlir
@@ -21,41 +20,8 @@ from jax.sharding import SingleDeviceSharding
 from jaxlib import _jax
 from jaxlib import xla_client as xc
 
-from causeway.worker import callbacks, platforms
+from causeway.worker import callbacks, dtypes, host_programs, platforms
 
-# XLA's PrimitiveType numbers, which the wire uses, by NumPy / ml_dtypes name.
-_DTYPE_NUMBER = {
-    "bool": 1,
-    "int8": 2,
-    "int16": 3,
-    "int32": 4,
-    "int64": 5,
-    "uint8": 6,
-    "uint16": 7,
-    "uint32": 8,
-    "uint64": 9,
-    "float16": 10,
-    "float32": 11,
-    "float64": 12,
-    "complex64": 15,
-    "bfloat16": 16,
-    "complex128": 18,
-    "float8_e5m2": 19,
-    "float8_e4m3fn": 20,
-    "int4": 21,
-    "uint4": 22,
-    "float8_e4m3b11fnuz": 23,
-    "float8_e5m2fnuz": 24,
-    "float8_e4m3fnuz": 25,
-    "int2": 26,
-    "uint2": 27,
-    "float8_e4m3": 28,
-    "float8_e3m4": 29,
-    "float4_e2m1fn": 30,
-    "float8_e8m0fnu": 31,
-    "int1": 32,
-    "uint1": 33,
-}
 _TOKEN = 17
 
 # The same by MLIR's spelling of element types.
@@ -89,35 +55,6 @@ _MLIR_NUMBER = {
     "f4E2M1FN": 30,
     "f8E8M0FNU": 31,
 }
-
-
-def _numpy_dtype(name):
-    scalar = getattr(ml_dtypes, name, None)
-    return np.dtype(name) if scalar is None else np.dtype(scalar)
-
-
-def _known_dtypes():
-    found = {}
-    for name, number in _DTYPE_NUMBER.items():
-        try:
-            found[number] = _numpy_dtype(name)
-        except TypeError:  # this ml_dtypes does not have it
-            pass
-    return found
-
-
-_DTYPES = _known_dtypes()
-
-
-def _dtype(number):
-    try:
-        return _DTYPES[number]
-    except KeyError:
-        raise ValueError(
-            f"element type {number} has no NumPy counterpart on this worker;"
-            " upgrade ml_dtypes here or use another type"
-        ) from None
-
 
 def _same_memory(views):
     """Whether one put may serve all: under a replicated sharding jaxlib sends the first view to
@@ -462,7 +399,7 @@ class Backend:
         kinds = output_memory_kinds or (None,) * len(output_dtypes)
         for number, kind in zip(output_dtypes, kinds):
             sharding, _ = epoch.sharding(ordinals, kind)
-            aval = ShapedArray((), np.dtype(bool) if number == _TOKEN else _dtype(number))
+            aval = ShapedArray((), np.dtype(bool) if number == _TOKEN else dtypes.of(number))
             handlers.append(_jax.array_result_handler(aval, sharding, True, _skip_checks=True))
         return _Loaded(loaded, handlers, ordinals, epoch)
 
@@ -498,11 +435,16 @@ class Backend:
             return "", {k: float(v) for k, v in found.items() if isinstance(v, (int, float))}
         raise ValueError(f"unknown introspection {what!r}; ask for 'text' or 'cost'")
 
+    @staticmethod
+    def load_host_program(kind, name, code, worker, num_workers, devices_per_host):
+        """A program that runs in host memory: an object with run(args) and close()."""
+        return host_programs.load(kind, name, code, worker, num_workers, devices_per_host)
+
     # ------------------------------------------------------------------ arrays
 
     @staticmethod
     def host_view(block, dtype, dims, strides):
-        number = _dtype(dtype)
+        number = dtypes.of(dtype)
         dims = tuple(dims)
         if not strides:
             count = 1
@@ -582,11 +524,13 @@ class Backend:
 
     @staticmethod
     def host_bytes(piece):
-        """(address, size, owner, dims, bytes an element) once the dense bytes are there."""
+        """(address, size, owner, dims, bytes an element, element type) once the dense bytes are
+        there."""
         value = np.asarray(piece)
         shape = value.shape  # not the array's: a result on one device does not know its shape
         value = np.ascontiguousarray(value)
-        return value.ctypes.data, value.nbytes, value, shape, value.dtype.itemsize
+        number = dtypes.NUMBERS.get(value.dtype.name, 0)
+        return value.ctypes.data, value.nbytes, value, shape, value.dtype.itemsize, number
 
     @staticmethod
     def block(arrays):

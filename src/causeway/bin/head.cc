@@ -85,6 +85,10 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   controller_options.shape = options_.shape;
   ASSIGN_OR_RETURN(callbacks_, callbacks::Relay::Start({.host = options_.host}));
   controller_options.callbacks = absl::StrCat(options_.advertised_host, ":", callbacks_->port());
+  controller_options.callbacks_gone = [relay = callbacks_.get()](const std::string& token,
+                                                                 uint64_t group) {
+    relay->ProgramGone(token, group);
+  };
   controller_options.coordinator =
       absl::StrCat(options_.advertised_host, ":", rendezvous_.port());
   if (!options_.compile_cache.empty()) {

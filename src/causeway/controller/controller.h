@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -19,6 +20,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/functional/any_invocable.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -53,6 +55,8 @@ struct ControllerOptions {
   model::ClusterShape shape;
   std::string coordinator;  // host:port of the coordination service, as workers reach it
   std::string callbacks;    // host:port of the relay of host callbacks; "" = none
+  // Called when no session holds the program of a group of host callbacks any more; may be null.
+  std::function<void(const std::string& token, uint64_t group)> callbacks_gone;
   int max_inflight_launches = 8;
   absl::Duration heartbeat = absl::Seconds(5);
   int missed_beats_max = 3;
@@ -196,6 +200,13 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<ArrayRef> Reshard(const ArrayRef& array, const core::ArraySpec& to,
                                    bool always) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Reshards one array of the session into `result`; a failure is bound there and returned.
+  absl::Status ReshardInto(Session& session, ArrayHandle array, const core::ArraySpec& to,
+                           core::CopySemantics copy, ArrayHandle result)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The same bytes, shard by shard, as another type or shape.
+  absl::StatusOr<ArrayRef> Bitcast(const ArrayRef& array, const core::ArraySpec& to)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SendBuild(const BufferRef& buffer,
                  absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>>& shards)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -208,6 +219,10 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   // Takes the compiled program from disk, or has it compiled.
   void FindOrCompile(const ProgramRef& program, const std::string& key)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void ForgetPrograms(absl::FunctionRef<bool(const Program&)> spare)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // If no session holds the program any more, nothing will make its callbacks.
+  void CallbacksGone(const ProgramRef& program) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void StartCompile(const ProgramRef& program) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FinishCompile(const ProgramRef& program, PendingRequest& reply)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -222,7 +237,23 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   void Introspect(SessionId session, ExecutableHandle executable, const std::string& what,
                   absl::AnyInvocable<void(PendingRequest&)> done);
 
+  // host_programs.cc
+  absl::StatusOr<std::shared_ptr<const core::ExecutableView>> MakeHostProgram(
+      SessionId id, core::CompileRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status PlanPlugin(Program& program, Binding& binding, std::vector<DeviceId>* devices)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void DropHostProgram(const Binding& binding) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status LaunchHost(Session& session, const core::ExecuteRequest& request,
+                          const Binding& binding, const core::ExecuteResult& names)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status LaunchReshard(Session& session, const core::ExecuteRequest& request,
+                             const Binding& binding, core::ExecuteResult* names)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // execute.cc
+  // The request that the launch's workers report to, when the client wants its status.
+  RequestId WatchExecution(Session& session, StatusHandle status, const core::GateRef& gate)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Launch(Session& session, const core::ExecuteRequest& request,
                       const Executable& executable, const core::ExecuteResult& names)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);

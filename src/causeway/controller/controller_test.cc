@@ -8,6 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "causeway/callbacks/frame.h"
+#include "causeway/wire/text_array.h"
 #include "control.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -96,6 +99,9 @@ class ControllerTest : public ::testing::Test {
     options.shape.devices_per_host = 2;
     options.max_programs = 4;
     options.compile_cache = &cache_;
+    options.callbacks_gone = [this](const std::string&, uint64_t group) {
+      callbacks_gone_.push_back(group);
+    };
     controller_ =
         std::make_unique<Controller>(options, membership_, clock_, timers_, random_);
     Attach(0);
@@ -222,6 +228,7 @@ class ControllerTest : public ::testing::Test {
   std::map<int, std::shared_ptr<FakeLink>> links_;
   std::map<int, Incarnation> incarnations_;
   SessionId session_;
+  std::vector<uint64_t> callbacks_gone_;
 };
 
 TEST_F(ControllerTest, CompletesWhenEveryWorkerIsInTheEpoch) {
@@ -566,6 +573,142 @@ TEST_F(ControllerTest, ReshardMovesOnlyWhatMustMove) {
   EXPECT_EQ(build.shards(0).pieces().pieces(0).local().buffer(),
             links_[0]->Of(control::Command::kBuild).front().build().buffer());
   EXPECT_NE(build.shards(1).pieces().pieces(0).transfer(), 0);
+}
+
+TEST_F(ControllerTest, AHostProgramBelongsToItsExecutable) {
+  auto compile = [&](std::vector<DeviceId> devices, int output_device) {
+    core::CompileRequest request;
+    request.kind = core::ProgramKind::kColocatedPython;
+    request.program = "pickle";
+    request.name = "f";
+    request.devices = std::move(devices);
+    request.output_specs = {{model::DType::kU8, {4},
+                             model::Sharding::SingleDevice(DeviceId(output_device), ""), ""}};
+    absl::StatusOr<std::shared_ptr<const core::ExecutableView>> found =
+        absl::UnknownError("pending");
+    controller_->Compile(session_, request, [&](auto result) { found = std::move(result); });
+    return found;
+  };
+  const auto first = compile(Devices(4), 1);
+  const auto second = compile(Devices(4), 1);
+  ASSERT_TRUE(first.ok() && second.ok()) << first.status();
+  EXPECT_TRUE(links_[0]->Of(control::Command::kCompile).empty());
+  // What looks the same is not: each may have a state of its own.
+  ASSERT_EQ(links_[0]->Of(control::Command::kBind).size(), 2u);
+  const auto bind = links_[0]->Of(control::Command::kBind)[0].bind();
+  EXPECT_NE(bind.binding(), links_[0]->Of(control::Command::kBind)[1].bind().binding());
+  EXPECT_EQ(bind.session(), session_.value());
+  EXPECT_EQ(bind.host_outputs(0).shards(0).device(), 1);
+  // The result lies on worker 0 alone, but both run it, outside the order of gang launches.
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(**first, 1, 2).ok());
+  EXPECT_EQ(links_[0]->raw.back(), links_[1]->raw.back());
+  EXPECT_EQ(links_[1]->Of(control::Command::kLaunch).back().launch().seq(), 0u);
+  controller_->AwaitReady(session_, {ArrayHandle(2)}, [](absl::Status) {});
+  EXPECT_EQ(links_[0]->Of(control::Command::kAwaitReady).size(), 1u);
+  EXPECT_TRUE(links_[1]->Of(control::Command::kAwaitReady).empty());
+  // Its end is told at once, and at the latest with the session.
+  ASSERT_TRUE(controller_->DestructExecutable(session_, (*first)->handle).ok());
+  EXPECT_EQ(links_[1]->Of(control::Command::kUnbind).back().unbind().binding(), bind.binding());
+  controller_->CloseSession(session_);
+  EXPECT_EQ(links_[1]->Of(control::Command::kUnbind).size(), 2u);
+  EXPECT_EQ(links_[1]->Of(control::Command::kDropProgram).size(), 2u);
+}
+
+TEST_F(ControllerTest, AHostProgramsOutputLiesWhereItRuns) {
+  core::CompileRequest request;
+  request.kind = core::ProgramKind::kColocatedPython;
+  request.name = "f";
+  request.devices = Devices(2);
+  request.output_specs = {
+      {model::DType::kU8, {4}, model::Sharding::SingleDevice(DeviceId(3), ""), ""}};
+  absl::Status status;
+  controller_->Compile(session_, request, [&](auto result) { status = result.status(); });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("device 3"));
+}
+
+TEST_F(ControllerTest, ABitcastMovesEveryShardToItself) {
+  Put(1, 4, "abcd");
+  const core::ArraySpec floats{model::DType::kF32, {1}, Replicated(4), ""};
+  EXPECT_EQ(controller_
+                ->BitcastArrays(session_, {ArrayHandle(1)}, {floats},
+                                core::CopySemantics::kAlwaysCopy, {ArrayHandle(2)})
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+  const core::ArraySpec longer{model::DType::kF32, {2}, Replicated(4), ""};
+  EXPECT_EQ(controller_
+                ->BitcastArrays(session_, {ArrayHandle(1)}, {longer},
+                                core::CopySemantics::kDonateInput, {ArrayHandle(2)})
+                .code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(*controller_->IsDeleted(session_, ArrayHandle(1)));
+  ASSERT_TRUE(controller_
+                  ->BitcastArrays(session_, {ArrayHandle(1)}, {floats},
+                                  core::CopySemantics::kDonateInput, {ArrayHandle(2)})
+                  .ok());
+  EXPECT_TRUE(*controller_->IsDeleted(session_, ArrayHandle(1)));
+  const auto sends = links_[1]->Of(control::Command::kSend);
+  ASSERT_EQ(sends.size(), 2u);
+  EXPECT_EQ(sends[0].send().to_worker(), 1);
+  const auto build = links_[1]->Of(control::Command::kBuild).back().build();
+  EXPECT_EQ(build.dtype(), static_cast<int>(model::DType::kF32));
+  EXPECT_EQ(build.shards(0).transfer(), sends[0].send().transfer());
+  EXPECT_EQ(build.shards(0).dims(0), 1);
+}
+
+TEST_F(ControllerTest, TextIsCutAndJoinedByElements) {
+  const std::vector<std::string> words = {"a", "bb", "", "dddd"};
+  core::HostShards source;
+  source.shape = {4};
+  source.holds_whole_array = true;
+  source.bytes = std::make_shared<Bytes>(wire::EncodeText(words));
+  model::OpSharding op;
+  op.type = model::OpSharding::Type::kOther;
+  op.tile_dims = {4};
+  op.tile_devices = {0, 1, 2, 3};
+  const auto sharding = *model::Sharding::Hlo(Devices(4), "device", op);
+  ASSERT_TRUE(controller_
+                  ->MakeArray(session_, ArrayHandle(1),
+                              {model::DType::kString, {4}, sharding, ""}, {source})
+                  .ok());
+  ASSERT_EQ(links_[0]->data.size(), 2u);
+  auto read = Fetch(1);
+  for (int w = 0; w < 2; ++w) {
+    const auto fetch = links_[w]->Of(control::Command::kFetch).back().fetch();
+    for (int k = 0; k < 2; ++k) {
+      const auto shard = links_[w]->Of(control::Command::kBuild).back().build().shards(k);
+      const auto& bytes = links_[w]->data.at(TransferId(shard.transfer()));
+      ASSERT_TRUE(bytes.ok());
+      EXPECT_EQ(*wire::ParseText(std::string(*bytes), {1}),
+                std::vector<std::string>{words[shard.device()]});
+      Data(w, fetch.request(), shard.device(), std::string(*bytes));
+    }
+    Reply(w, fetch.request());
+  }
+  ASSERT_TRUE(read->done);
+  ASSERT_TRUE(read->value.ok()) << read->value.status();
+  EXPECT_EQ(*wire::ParseText(std::string(*read->value), {4}), words);
+}
+
+TEST_F(ControllerTest, ProgramsWithCallbacksAreForgottenWithTheirLastHandle) {
+  const std::string channel =
+      absl::StrCat("causeway-callbacks:", std::string(callbacks::kTokenChars, 'a'), ":7;");
+  const auto first = Compile(4, false, channel);
+  const auto second = Compile(4, false, channel);
+  const auto other = Compile(4, false, "plain");
+  ASSERT_TRUE(controller_->DestructExecutable(session_, first->handle).ok());
+  ASSERT_TRUE(controller_->DestructExecutable(session_, other->handle).ok());
+  EXPECT_TRUE(callbacks_gone_.empty());
+  EXPECT_TRUE(links_[0]->Of(control::Command::kDropProgram).empty());
+  ASSERT_TRUE(controller_->DestructExecutable(session_, second->handle).ok());
+  EXPECT_EQ(callbacks_gone_, std::vector<uint64_t>{7});
+  EXPECT_EQ(links_[0]->Of(control::Command::kUnbind).size(), 1u);
+  EXPECT_EQ(links_[1]->Of(control::Command::kDropProgram).size(), 1u);
+  // A session that ends lets go of what it held.
+  Compile(4, false, channel);
+  controller_->CloseSession(session_);
+  EXPECT_EQ(callbacks_gone_, (std::vector<uint64_t>{7, 7}));
 }
 
 }  // namespace

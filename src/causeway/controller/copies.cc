@@ -224,30 +224,24 @@ absl::Status Controller::ReshardArrays(SessionId id, const std::vector<ArrayHand
     return first;
   }
   for (size_t k = 0; k < handles.size(); ++k) {
-    absl::StatusOr<ArrayRef> made = FindLiveArray(*session, handles[k]);
-    const absl::StatusOr<ArrayRef> source = made;
-    if (made.ok()) made = Reshard(*made, outputs[k], copy == core::CopySemantics::kAlwaysCopy);
-    session->arrays[results[k]] = made.ok() ? *made : ErrorArray(made.status());
-    if (!made.ok() && first.ok()) first = made.status();
-    if (made.ok() && (*made)->error.ok() && copy == core::CopySemantics::kDonateInput) {
-      (*made)->whole->deleted_marks = {std::make_shared<bool>(false)};
-      MarkDeleted(**source);
-      if ((*source)->whole != nullptr) FreeNow((*source)->whole);
-    }
+    first.Update(ReshardInto(*session, handles[k], outputs[k], copy, results[k]));
   }
   return first;
 }
 
-absl::Status Controller::BitcastArrays(SessionId id, const std::vector<ArrayHandle>& handles,
-                                       const std::vector<core::ArraySpec>& outputs,
-                                       core::CopySemantics copy,
-                                       const std::vector<ArrayHandle>& results) {
-  Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
-  const absl::Status error = absl::UnimplementedError(
-      "BitcastArrays is not supported: use jax.lax.bitcast_convert_type inside a program");
-  BindError(*session, results, error);
-  return error;
+absl::Status Controller::ReshardInto(Session& session, ArrayHandle handle,
+                                     const core::ArraySpec& to, core::CopySemantics copy,
+                                     ArrayHandle result) {
+  absl::StatusOr<ArrayRef> made = FindLiveArray(session, handle);
+  const absl::StatusOr<ArrayRef> source = made;
+  if (made.ok()) made = Reshard(*made, to, copy == core::CopySemantics::kAlwaysCopy);
+  session.arrays[result] = made.ok() ? *made : ErrorArray(made.status());
+  if (made.ok() && (*made)->error.ok() && copy == core::CopySemantics::kDonateInput) {
+    (*made)->whole->deleted_marks = {std::make_shared<bool>(false)};
+    MarkDeleted(**source);
+    if ((*source)->whole != nullptr) FreeNow((*source)->whole);
+  }
+  return made.status();
 }
 
 }  // namespace causeway::controller

@@ -51,11 +51,17 @@ absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
   if (names.results.size() != num_outputs) {
     status = absl::InvalidArgumentError(absl::StrCat(names.results.size(), " result handles for ",
                                                      num_outputs, " outputs"));
+  } else if (executable.binding->program->reshard != nullptr) {
+    status = LaunchReshard(*session, request, *executable.binding, &names);
+  } else if (executable.binding->program->request.kind != core::ProgramKind::kXla) {
+    status = LaunchHost(*session, request, *executable.binding, names);
   } else {
     status = Launch(*session, request, executable, names);
   }
   if (status.ok()) return names;
   bind_error(status);
+  // A first reshard that fails cannot tell what its outputs would have looked like.
+  if (executable.binding->program->reshard != nullptr && !client_names) return status;
   // What went wrong earlier or elsewhere shows when a result is read, as it does on local devices;
   // a mistake in this very call is told at once when the client waits for the reply.
   if (status.code() == absl::StatusCode::kInvalidArgument || client_names) {
@@ -133,35 +139,7 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
     session.arrays[names.results[i]] = std::move(array);
   }
 
-  RequestId report;
-  if (names.status.value() != 0) {
-    auto execution = std::make_shared<Execution>();
-    execution->gate = gate;
-    execution->replies_due = 1;
-    session.executions[names.status] = execution;
-    report = NewRequest([this, execution](PendingRequest& reply) {
-      mu_.AssertHeld();
-      auto finish = [this, execution, status = reply.status](const absl::Status& cause) {
-        mu_.AssertHeld();
-        execution->status = !cause.ok() ? cause : status;
-        execution->replies_due = 0;
-        if (execution->done == nullptr) return;
-        Defer([done = std::move(execution->done), result = execution->status]() mutable {
-          if (result.ok()) {
-            std::move(done)(core::DeviceTimes());
-          } else {
-            std::move(done)(result);
-          }
-        });
-      };
-      if (execution->gate == nullptr) {
-        finish(absl::OkStatus());
-      } else {
-        execution->gate->OnSettled(std::move(finish));
-      }
-    });
-  }
-
+  const RequestId report = WatchExecution(session, names.status, gate);
   const wire::Encoded command =
       wire::EncodeLaunch({binding.id, epoch_, seq, report, arg_ids, output_ids, protect});
   for (const DeviceList::Member& member : binding.list->members) {
@@ -173,6 +151,36 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
   }
   if (report.value() != 0) Seal(report);
   return absl::OkStatus();
+}
+
+RequestId Controller::WatchExecution(Session& session, StatusHandle status,
+                                     const core::GateRef& gate) {
+  if (status.value() == 0) return RequestId();
+  auto execution = std::make_shared<Execution>();
+  execution->gate = gate;
+  execution->replies_due = 1;
+  session.executions[status] = execution;
+  return NewRequest([this, execution](PendingRequest& reply) {
+    mu_.AssertHeld();
+    auto finish = [this, execution, status = reply.status](const absl::Status& cause) {
+      mu_.AssertHeld();
+      execution->status = !cause.ok() ? cause : status;
+      execution->replies_due = 0;
+      if (execution->done == nullptr) return;
+      Defer([done = std::move(execution->done), result = execution->status]() mutable {
+        if (result.ok()) {
+          std::move(done)(core::DeviceTimes());
+        } else {
+          std::move(done)(result);
+        }
+      });
+    };
+    if (execution->gate == nullptr) {
+      finish(absl::OkStatus());
+    } else {
+      execution->gate->OnSettled(std::move(finish));
+    }
+  });
 }
 
 void Controller::AwaitExecution(

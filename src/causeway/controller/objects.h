@@ -19,12 +19,14 @@
 #include "absl/strings/cord.h"
 #include "absl/time/time.h"
 #include "causeway/base/strong_id.h"
+#include "causeway/callbacks/programs.h"
 #include "causeway/core/gate.h"
 #include "causeway/core/runtime.h"
 #include "causeway/core/worker_link.h"
 #include "causeway/model/dtype.h"
 #include "causeway/model/sharding.h"
 #include "causeway/wire/control_codec.h"
+#include "causeway/wire/plugin_program.h"
 
 namespace causeway::controller {
 
@@ -102,6 +104,10 @@ struct Program {
   // It came from disk: workers get its code too, for where the compiled form does not load.
   bool from_disk = false;
   std::string disk_key;  // empty: it is not kept on disk
+  // Of the host callbacks that it makes, by Causeway's client package.
+  std::optional<callbacks::ProgramGroup> callbacks;
+  // Plugin programs that the controller runs by itself.
+  std::shared_ptr<const wire::ReshardProgram> reshard;
   int attempts = 0;
   std::vector<absl::AnyInvocable<void(absl::Status)>> waiters;  // under the lock
 };
@@ -114,6 +120,9 @@ struct Binding {
   std::vector<core::ArraySpec> outputs;
   std::vector<model::Shape> output_shard_shapes;
   std::vector<int64_t> output_bytes;
+  // Host programs only.
+  SessionId session;  // whose it is
+  std::vector<wire::HostOutput> host_outputs;
   bool several_workers() const { return list->members.size() > 1; }
 };
 using BindingRef = std::shared_ptr<Binding>;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/callbacks/programs.h"
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
 #include "causeway/wire/canonical.h"
@@ -48,10 +49,11 @@ void Controller::Compile(
     Defer([shared_done, status]() mutable { std::move(*shared_done)(status); });
   };
   if (request.kind != core::ProgramKind::kXla) {
-    return fail(absl::UnimplementedError(
-        request.kind == core::ProgramKind::kPlugin
-            ? "plugin programs are not supported by this cluster"
-            : "PjRtCompiler requires an HloProgram: colocated Python runs in the client process"));
+    auto view = MakeHostProgram(id, std::move(request));
+    Defer([shared_done, view = std::move(view)]() mutable {
+      std::move(*shared_done)(std::move(view));
+    });
+    return;
   }
   absl::StatusOr<DeviceListRef> list = Intern(request.devices);
   if (!list.ok()) return fail(list.status());
@@ -65,6 +67,7 @@ void Controller::Compile(
     slot->num_devices = static_cast<int>(request.devices.size());
     slot->request = std::move(request);
     slot->request.devices.clear();
+    slot->callbacks = callbacks::FindGroup(slot->request.program);
   } else {
     ++counters_.compile_hits;
   }
@@ -90,6 +93,7 @@ void Controller::Compile(
       return std::shared_ptr<const core::ExecutableView>(view);
     };
     absl::StatusOr<std::shared_ptr<const core::ExecutableView>> view = make();
+    if (!view.ok() && program->callbacks.has_value()) CallbacksGone(program);
     Defer([shared_done, view = std::move(view)]() mutable {
       std::move(*shared_done)(std::move(view));
     });
@@ -109,9 +113,12 @@ void Controller::PrunePrograms() {
       used.insert(executable.binding->program->id);
     }
   }
-  auto spare = [&used](const Program& program) {
+  ForgetPrograms([&used](const Program& program) {
     return program.compiled && !used.contains(program.id);
-  };
+  });
+}
+
+void Controller::ForgetPrograms(absl::FunctionRef<bool(const Program&)> spare) {
   for (auto it = bindings_.begin(); it != bindings_.end();) {
     // A slot without a binding is left over from one that could not be made.
     if (it->second != nullptr && !spare(*it->second->program)) {
@@ -176,6 +183,21 @@ void Controller::FindOrCompile(const ProgramRef& program, const std::string& key
   // The answer takes the lock.
   Defer([this, key = program->disk_key, found = std::move(found)]() mutable {
     options_.compile_cache->Find(std::move(key), std::move(found));
+  });
+}
+
+void Controller::CallbacksGone(const ProgramRef& program) {
+  // Their group's number is in the program, so no client compiles the same one again.
+  for (const auto& [id, session] : sessions_) {
+    for (const auto& [handle, executable] : session->executables) {
+      if (executable.binding->program == program) return;
+    }
+  }
+  ForgetPrograms([&program](const Program& other) { return other.id == program->id; });
+  const callbacks::ProgramGroup told = *std::exchange(program->callbacks, std::nullopt);
+  if (options_.callbacks_gone == nullptr) return;
+  Defer([gone = options_.callbacks_gone, group = told] {
+    gone(group.token, group.group);
   });
 }
 
@@ -320,6 +342,12 @@ void Controller::EnsureLoaded(WorkerState& worker, const Binding& binding) {
   if (!worker.bindings.insert(binding.id).second) return;
   LoadProgramOn(worker, *binding.program);
   const core::ProgramInfo& info = *binding.program->info;
+  if (binding.program->request.kind != core::ProgramKind::kXla) {
+    worker.link->Send(wire::EncodeHostBind(binding.id, binding.program->id,
+                                           binding.list->devices, binding.host_outputs,
+                                           binding.session));
+    return;
+  }
   worker.link->Send(wire::EncodeBind(binding.id, binding.program->id, binding.list->devices,
                                      info.output_memory_kinds, info.output_dtypes));
 }
@@ -339,10 +367,15 @@ absl::StatusOr<std::shared_ptr<const core::ExecutableView>> Controller::GetExecu
 absl::Status Controller::DestructExecutable(SessionId id, ExecutableHandle handle) {
   Locked lock(this);
   ASSIGN_OR_RETURN(Session * session, FindSession(id));
-  if (session->executables.erase(handle) == 0) {
+  const auto it = session->executables.find(handle);
+  if (it == session->executables.end()) {
     return absl::NotFoundError(
         absl::StrCat("there is no executable with handle ", handle.value(), " in this session"));
   }
+  const BindingRef binding = it->second.binding;
+  session->executables.erase(it);
+  if (binding->program->request.kind != core::ProgramKind::kXla) DropHostProgram(*binding);
+  if (binding->program->callbacks.has_value()) CallbacksGone(binding->program);
   return absl::OkStatus();
 }
 
@@ -359,6 +392,10 @@ void Controller::Introspect(SessionId id, ExecutableHandle handle, const std::st
           absl::StrCat("there is no executable with handle ", handle.value(), " in this session"));
     }
     const Program& program = *it->second.binding->program;
+    if (program.request.kind != core::ProgramKind::kXla) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(program.info->name, " is not compiled; XLA programs have a text and costs"));
+    }
     for (WorkerState& worker : workers_) {
       if (!worker.alive) continue;
       LoadProgramOn(worker, program);

@@ -10,6 +10,7 @@
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
 #include "causeway/model/host_copy.h"
+#include "causeway/wire/text_array.h"
 
 namespace causeway::controller {
 namespace {
@@ -20,12 +21,22 @@ struct Part {
   model::Box box;
 };
 
+absl::StatusOr<absl::Cord> ComposeText(const core::ArraySpec& spec,
+                                       const std::vector<std::pair<DeviceId, model::Box>>& parts,
+                                       absl::flat_hash_map<DeviceId, absl::Cord>& data) {
+  std::vector<std::pair<model::Box, std::string>> texts;
+  for (const auto& [device, box] : parts) texts.emplace_back(box, std::string(data[device]));
+  ASSIGN_OR_RETURN(std::string joined, wire::JoinText(spec.shape, texts));
+  return absl::Cord(std::move(joined));
+}
+
 // Puts shards together into one host buffer.
 absl::StatusOr<absl::Cord> Compose(const core::ArraySpec& spec,
                                    const std::optional<std::vector<int64_t>>& byte_strides,
                                    const std::vector<std::pair<DeviceId, model::Box>>& parts,
                                    absl::flat_hash_map<DeviceId, absl::Cord>& data) {
   const int64_t element_bytes = model::HostByteWidth(spec.dtype);
+  if (element_bytes < 0) return ComposeText(spec, parts, data);
   const std::vector<int64_t> dense = model::DenseStrides(spec.shape, element_bytes);
   for (const auto& [device, box] : parts) {
     const int64_t want = box.num_elements() * element_bytes;
@@ -67,11 +78,6 @@ void Controller::CopyToHost(SessionId id, ArrayHandle handle,
     ASSIGN_OR_RETURN(Session * session, FindSession(id));
     ASSIGN_OR_RETURN(ArrayRef array, FindLiveArray(*session, handle));
     const core::ArraySpec& spec = array->spec;
-    const int64_t element_bytes = model::HostByteWidth(spec.dtype);
-    if (element_bytes < 0) {
-      return absl::UnimplementedError(
-          absl::StrCat("arrays of ", model::DTypeName(spec.dtype), " cannot be read as bytes"));
-    }
     // Every part of the array once, from a replica that is still there.
     std::vector<Part> parts;
     absl::Status lost;

@@ -47,6 +47,13 @@ void Controller::CloseSession(SessionId id) {
       });
     }
   }
+  for (const auto& [handle, executable] : session->executables) {
+    if (executable.binding->program->request.kind != core::ProgramKind::kXla) {
+      DropHostProgram(*executable.binding);
+    }
+    const ProgramRef& program = executable.binding->program;
+    if (program->callbacks.has_value()) CallbacksGone(program);
+  }
   // The tables drop their references here, under the lock; the buffers' workers hear of it.
 }
 

@@ -1,4 +1,5 @@
 // MakeArray: host bytes on their way to the workers that will hold them.
+#include <algorithm>
 #include <memory>
 #include <string>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
 #include "causeway/model/host_copy.h"
+#include "causeway/wire/text_array.h"
 
 namespace causeway::controller {
 namespace {
@@ -25,6 +27,13 @@ struct Target {
 // The buffer dense and row-major; checks its size.
 absl::StatusOr<absl::Cord> Densify(const absl::Cord& bytes, const core::HostShards& source,
                                    int64_t element_bytes) {
+  if (element_bytes < 0) {
+    if (source.byte_strides.has_value()) {
+      return absl::InvalidArgumentError("text travels row-major: send it without strides");
+    }
+    RETURN_IF_ERROR(wire::ParseText(std::string(bytes), source.shape).status());
+    return bytes;
+  }
   const int64_t dense_bytes = model::NumElements(source.shape) * element_bytes;
   const std::vector<int64_t> dense = model::DenseStrides(source.shape, element_bytes);
   if (!source.byte_strides.has_value() || *source.byte_strides == dense || dense_bytes == 0) {
@@ -49,14 +58,18 @@ absl::StatusOr<absl::Cord> Densify(const absl::Cord& bytes, const core::HostShar
   return absl::Cord(std::move(out));
 }
 
-std::string Extract(const std::string& flat, const model::Shape& shape, const model::Box& box,
-                    int64_t element_bytes) {
+absl::StatusOr<absl::Cord> Extract(const std::string& flat, const model::Shape& shape,
+                                   const model::Box& box, int64_t element_bytes) {
+  if (element_bytes < 0) {
+    ASSIGN_OR_RETURN(std::string cut, wire::CutText(flat, shape, box));
+    return absl::Cord(std::move(cut));
+  }
   const model::Shape dims = box.shape();
   std::string out(model::NumElements(dims) * element_bytes, '\0');
   const std::vector<int64_t> strides = model::DenseStrides(shape, element_bytes);
   model::CopyStrided(dims, element_bytes, flat.data() + model::ByteOffset(box.start, strides),
                      strides, out.data(), model::DenseStrides(dims, element_bytes));
-  return out;
+  return absl::Cord(std::move(out));
 }
 
 // One host buffer and the places that want it; the two become known in either order.
@@ -111,7 +124,7 @@ class Upload {
         absl::CopyCordToString(*dense, &*flat);
       }
       target.link->SendData(
-          target.transfer, absl::Cord(Extract(*flat, source_.shape, *target.box, element_bytes_)));
+          target.transfer, Extract(*flat, source_.shape, *target.box, element_bytes_));
     }
   }
 
@@ -180,11 +193,6 @@ absl::Status Controller::MakeArray(SessionId id, ArrayHandle result, core::Array
   auto make = [&]() -> absl::StatusOr<ArrayRef> {
     mu_.AssertHeld();
     const int64_t element_bytes = model::HostByteWidth(spec.dtype);
-    if (element_bytes < 0) {
-      return absl::UnimplementedError(
-          absl::StrCat("arrays of ", model::DTypeName(spec.dtype),
-                       " cannot live on devices; keep them in the client"));
-    }
     auto array = std::make_shared<Array>();
     array->spec = spec;
     ASSIGN_OR_RETURN(array->list, Intern(spec.sharding->devices()));
@@ -200,7 +208,9 @@ absl::Status Controller::MakeArray(SessionId id, ArrayHandle result, core::Array
       if (!State(member.worker).alive) return LostError(member.worker);
     }
     BufferRef buffer = NewBuffer(array->list, spec.dtype, spec.sharding->memory_kind());
-    for (const model::Shape& d : plan.dims) buffer->bytes += model::NumElements(d) * element_bytes;
+    for (const model::Shape& d : plan.dims) {
+      buffer->bytes += model::NumElements(d) * std::max<int64_t>(0, element_bytes);
+    }
     live_bytes_ += buffer->bytes;
     counters_.upload_bytes += buffer->bytes;
     array->whole = buffer;

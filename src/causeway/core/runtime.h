@@ -117,6 +117,8 @@ struct ExecuteRequest {
   std::vector<ArrayHandle> args;
   std::vector<int> non_donatable;
   bool want_status = false;
+  // Executions of host programs with the same number run in order; others may run side by side.
+  int64_t stream = 0;
   std::vector<ArrayHandle> results;  // empty: the runtime names them
   StatusHandle status;               // 0: the runtime names it (when want_status)
 };
@@ -124,6 +126,8 @@ struct ExecuteRequest {
 struct ExecuteResult {
   std::vector<ArrayHandle> results;
   StatusHandle status;
+  // Where the outputs depend on the arguments; else they are the executable's.
+  std::vector<ArraySpec> outputs;
 };
 
 // "tpu"/"gpu" -> microseconds; empty where the backend does not measure.

@@ -5,8 +5,8 @@
 // which they were made; Adopt() carries them into the current one.
 //
 // Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt and Idle come from one thread
-// (the order of Launch calls is the order of collectives). Compile, Introspect, AwaitReady and
-// AbortCollectives may come from any thread at any time. All values may be released anywhere.
+// (the order of Launch calls is the order of collectives). Compile, Introspect, AwaitReady,
+// LoadHostProgram and AbortCollectives may come from any thread at any time. All values may be released anywhere.
 #pragma once
 
 #include <memory>
@@ -15,6 +15,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "causeway/device/host_program.h"
 #include "causeway/device/types.h"
 
 namespace causeway::device {
@@ -62,6 +63,10 @@ class Device {
   // What a program looks like after compilation: "text" or "cost".
   virtual absl::StatusOr<Introspection> Introspect(const ProgramSource& source,
                                                    const std::string& what) = 0;
+
+  // Makes a program ready that runs in host memory. May run code of the user's.
+  virtual absl::StatusOr<std::shared_ptr<HostProgram>> LoadHostProgram(
+      const HostProgramSpec& spec) = 0;
 
   // Nothing is to do at the moment: a chance to release what had to wait.
   virtual void Idle() = 0;

@@ -6,7 +6,10 @@
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "causeway/base/status_macros.h"
 
 namespace causeway::device {
@@ -470,6 +473,45 @@ absl::StatusOr<ArrayRef> FakeDevice::Adopt(const ArrayRef& array) {
   if (*fake.deleted) return Deleted();
   return ArrayRef(
       std::make_shared<FakeArray>(fake.devices(), fake.dtype, spec_.epoch, fake.cells));
+}
+
+namespace {
+
+class FakeHostProgram final : public HostProgram {
+ public:
+  explicit FakeHostProgram(std::string code) : code_(std::move(code)) {}
+  absl::StatusOr<std::vector<HostValue>> Run(const std::vector<HostValue>& args) override {
+    absl::string_view rest = code_;
+    if (absl::ConsumePrefix(&rest, "fake host fail ")) return absl::InvalidArgumentError(rest);
+    float more = 0;
+    if (!absl::ConsumePrefix(&rest, "fake host add ") || !absl::SimpleAtof(rest, &more)) {
+      return absl::InvalidArgumentError(absl::StrCat("no fake host program: ", code_));
+    }
+    std::vector<HostValue> results = args;
+    for (HostValue& value : results) {
+      for (HostPart& part : value) {
+        std::string bytes(part.shard.bytes->data(), part.shard.bytes->size());
+        for (size_t at = 0; at + 4 <= bytes.size(); at += 4) {
+          Encode(11, Decode(11, bytes.data() + at) + more, bytes.data() + at);
+        }
+        part.shard.bytes = HostBlock::FromString(std::move(bytes));
+      }
+    }
+    return results;
+  }
+
+ private:
+  const std::string code_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<HostProgram>> FakeDevice::LoadHostProgram(
+    const HostProgramSpec& spec) {
+  if (!absl::StartsWith(spec.source->code, "fake host ")) {
+    return absl::InvalidArgumentError(absl::StrCat("no fake host program: ", spec.source->code));
+  }
+  return std::shared_ptr<HostProgram>(std::make_shared<FakeHostProgram>(spec.source->code));
 }
 
 absl::StatusOr<Introspection> FakeDevice::Introspect(const ProgramSource& source,

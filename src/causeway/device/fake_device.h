@@ -59,6 +59,9 @@ class FakeDevice final : public Device {
                                                           int32_t device) override;
   absl::Status AwaitReady(absl::Span<const ArrayRef> arrays) override;
   absl::StatusOr<ArrayRef> Adopt(const ArrayRef& array) override;
+  // "fake host add N": every f32 argument plus N. "fake host fail TEXT": INVALID_ARGUMENT.
+  absl::StatusOr<std::shared_ptr<HostProgram>> LoadHostProgram(
+      const HostProgramSpec& spec) override;
   absl::StatusOr<Introspection> Introspect(const ProgramSource& source,
                                            const std::string& what) override;
   void Idle() override {}

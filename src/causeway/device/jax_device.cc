@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/device/jax_host_program.h"
 #include "causeway/device/jax_values.h"
 #include "causeway/device/socket_abort.h"
 
@@ -228,6 +229,11 @@ class JaxDevice final : public Device {
     return result;
   }
 
+  absl::StatusOr<std::shared_ptr<HostProgram>> LoadHostProgram(
+      const HostProgramSpec& spec) override {
+    return LoadJaxHostProgram(backend_.get(), spec);
+  }
+
   void Idle() override {
     if (HasPyGarbage()) GilScope release;
   }
@@ -236,8 +242,7 @@ class JaxDevice final : public Device {
   static absl::Status CheckKind(int kind) {
     if (kind == 0) return absl::OkStatus();
     return absl::UnimplementedError(
-        absl::StrCat("this worker runs XLA programs only, not program kind ", kind,
-                     "; the head has to turn it into one"));
+        absl::StrCat("program kind ", kind, " is not compiled but run in host memory"));
   }
 
   static absl::Status NoShard(int32_t device) {

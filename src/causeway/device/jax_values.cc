@@ -65,12 +65,14 @@ absl::StatusOr<HostShard> JaxHostCopy::Await() {
   auto owner = std::make_shared<PyRef>(PyRef::Steal(PySequence_GetItem(found.get(), 2)));
   PyRef dims = PyRef::Steal(PySequence_GetItem(found.get(), 3));
   PyRef width = PyRef::Steal(PySequence_GetItem(found.get(), 4));
+  PyRef dtype = PyRef::Steal(PySequence_GetItem(found.get(), 5));
   HostShard shard;
   shard.bytes = HostBlock::Borrow(
       reinterpret_cast<const char*>(static_cast<uintptr_t>(PyToInt(address.get()))),
       static_cast<size_t>(PyToInt(size.get())), std::move(owner));
   shard.dims = Ints(dims.get());
   shard.element_bytes = PyToInt(width.get());
+  shard.dtype = static_cast<int32_t>(PyToInt(dtype.get()));
   return shard;
 }
 

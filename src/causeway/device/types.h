@@ -44,7 +44,8 @@ class Completion {
 struct HostShard {
   HostBytes bytes;
   std::vector<int64_t> dims;
-  int64_t element_bytes = 0;
+  int64_t element_bytes = 0;  // 0: text or tokens, whose elements have no size of their own
+  int32_t dtype = 0;          // 0: whoever wants the bytes knows it
 };
 
 // A shard on its way to the host. Await() may be called once.

@@ -19,6 +19,7 @@ absl::Status DecodeExecute(const ifrt::ExecuteRequest& proto, core::ExecuteReque
   const auto& keep = proto.execute_options().non_donatable_input_indices();
   out->non_donatable.assign(keep.begin(), keep.end());
   out->want_status = proto.execute_options().fill_status();
+  out->stream = proto.execute_options().execution_stream_id();
   out->status = StatusHandle(proto.result_status_handle());
   out->results.clear();
   if (!proto.device_ids().empty()) {
@@ -45,7 +46,8 @@ absl::Status DescribeOutputs(Session& session, const core::ExecuteRequest& reque
                              const core::ExecuteResult& result, ifrt::ExecuteResponse* out) {
   auto view = session.runtime().GetExecutable(session.id, request.executable);
   if (!view.ok()) return view.status();
-  const std::vector<core::ArraySpec>& outputs = (*view)->outputs;
+  const std::vector<core::ArraySpec>& outputs =
+      result.outputs.empty() ? (*view)->outputs : result.outputs;
   if (outputs.size() != result.results.size()) {
     return absl::InternalError(absl::StrCat("an execution made ", result.results.size(),
                                             " arrays for ", outputs.size(), " outputs"));

@@ -61,6 +61,8 @@ void FillDevice(const core::ClusterView& view, const model::Device& device,
   attributes["core_on_chip"].set_int64_value(0);
   attributes["num_cores"].set_int64_value(1);
   attributes["slice_index"].set_int64_value(device.slice_index);
+  // colocated_python looks for the CPU device beside a device by this number.
+  if (view.platform == "cpu") attributes["colocation_id"].set_int64_value(id);
   // Checkpoint libraries group devices by it: one task is one worker.
   attributes["virtual_task_index"].set_int64_value(device.worker.value());
 }

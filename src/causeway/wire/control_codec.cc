@@ -235,6 +235,27 @@ Encoded EncodeBind(BindingId binding, ProgramId program, absl::Span<const Device
   return Finish(command);
 }
 
+Encoded EncodeHostBind(BindingId binding, ProgramId program, absl::Span<const DeviceId> devices,
+                       absl::Span<const HostOutput> outputs, SessionId session) {
+  control::Command command;
+  control::Bind* out = command.mutable_bind();
+  out->set_binding(binding.value());
+  out->set_program(program.value());
+  for (DeviceId d : devices) out->add_devices(d.value());
+  for (const HostOutput& output : outputs) {
+    control::HostOutput* to = out->add_host_outputs();
+    to->set_dtype(static_cast<int>(output.dtype));
+    to->set_memory_kind(output.memory_kind);
+    for (const auto& [device, dims] : output.shards) {
+      control::HostShardSpec* shard = to->add_shards();
+      shard->set_device(device.value());
+      for (int64_t d : dims) shard->add_dims(d);
+    }
+  }
+  out->set_session(session.value());
+  return Finish(command);
+}
+
 Encoded EncodeUnbind(BindingId binding) {
   control::Command command;
   command.mutable_unbind()->set_binding(binding.value());
@@ -258,6 +279,7 @@ Encoded EncodeLaunch(const Launch& launch) {
   for (BufferId b : launch.args) out->add_args(b.value());
   for (BufferId b : launch.outputs) out->add_outputs(b.value());
   for (int i : launch.protect) out->add_protect(i);
+  out->set_stream(launch.stream);
   return Finish(command);
 }
 

@@ -105,6 +105,14 @@ Encoded EncodeLoadProgram(const LoadProgram& load);
 Encoded EncodeBind(BindingId binding, ProgramId program, absl::Span<const DeviceId> devices,
                    absl::Span<const std::string> output_memory_kinds,
                    absl::Span<const model::DType> output_dtypes);
+// What a host program returns, and on which devices.
+struct HostOutput {
+  model::DType dtype = model::DType::kInvalid;
+  std::string memory_kind;
+  std::vector<std::pair<DeviceId, model::Shape>> shards;
+};
+Encoded EncodeHostBind(BindingId binding, ProgramId program, absl::Span<const DeviceId> devices,
+                       absl::Span<const HostOutput> outputs, SessionId session);
 Encoded EncodeUnbind(BindingId binding);
 Encoded EncodeDropProgram(ProgramId program);
 struct Launch {
@@ -115,6 +123,7 @@ struct Launch {
   absl::Span<const BufferId> args;
   absl::Span<const BufferId> outputs;
   absl::Span<const int> protect;
+  int64_t stream = 0;
 };
 Encoded EncodeLaunch(const Launch& launch);
 Encoded EncodeFree(absl::Span<const BufferId> buffers);

@@ -90,6 +90,25 @@ Build FromProto(control::Build* build) {
   return out;
 }
 
+Bind FromProto(const control::Bind& bind) {
+  Bind out{.binding = BindingId(bind.binding()),
+           .program = ProgramId(bind.program()),
+           .devices = Values<int32_t>(bind.devices()),
+           .output_memory_kinds = Values<std::string>(bind.output_memory_kinds()),
+           .output_dtypes = Values<int32_t>(bind.output_dtypes()),
+           .host_outputs = {},
+           .session = SessionId(bind.session())};
+  for (const control::HostOutput& output : bind.host_outputs()) {
+    Bind::Output& to = out.host_outputs.emplace_back();
+    to.dtype = output.dtype();
+    to.memory_kind = output.memory_kind();
+    for (const control::HostShardSpec& shard : output.shards()) {
+      to.shards.push_back({shard.device(), Values<int64_t>(shard.dims())});
+    }
+  }
+  return out;
+}
+
 Launch FromProto(const control::Launch& launch) {
   Launch out;
   out.binding = BindingId(launch.binding());
@@ -99,6 +118,7 @@ Launch FromProto(const control::Launch& launch) {
   out.outputs = Ids<BufferId>(launch.outputs());
   out.protect = Values<int32_t>(launch.protect());
   out.request = RequestId(launch.request());
+  out.stream = launch.stream();
   return out;
 }
 
@@ -287,10 +307,7 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
     case control::Command::kLoadProgram:
       return FromProto(c.mutable_load_program());
     case control::Command::kBind:
-      return Bind{BindingId(c.bind().binding()), ProgramId(c.bind().program()),
-                  Values<int32_t>(c.bind().devices()),
-                  Values<std::string>(c.bind().output_memory_kinds()),
-                  Values<int32_t>(c.bind().output_dtypes())};
+      return FromProto(c.bind());
     case control::Command::kUnbind:
       return Unbind{BindingId(c.unbind().binding())};
     case control::Command::kDropProgram:

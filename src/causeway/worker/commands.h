@@ -119,6 +119,18 @@ struct Bind {
   std::vector<int32_t> devices;
   std::vector<std::string> output_memory_kinds;
   std::vector<int32_t> output_dtypes;
+  // Host programs only.
+  struct Shard {
+    int32_t device = 0;
+    std::vector<int64_t> dims;
+  };
+  struct Output {
+    int32_t dtype = 0;
+    std::string memory_kind;
+    std::vector<Shard> shards;  // on every worker
+  };
+  std::vector<Output> host_outputs;
+  SessionId session;
 };
 struct Unbind {
   BindingId binding;
@@ -133,6 +145,7 @@ struct Launch {
   std::vector<BufferId> args, outputs;
   std::vector<int32_t> protect;
   RequestId request;
+  int64_t stream = 0;  // host programs only
 };
 struct Free {
   std::vector<BufferId> buffers;

@@ -233,6 +233,7 @@ void Machine::BeginLife() {
     graph_ = std::make_unique<OpGraph>(
         device_, static_cast<GraphHost*>(this), &ledger_,
         GraphOptions{.worker = options_.worker,
+                     .num_workers = std::max(1, welcome_.num_workers),
                      .devices_per_host = std::max(1, welcome_.devices_per_host),
                      .max_inflight_multi =
                          welcome_.max_inflight_launches > 0 ? welcome_.max_inflight_launches : 8,

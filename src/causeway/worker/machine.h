@@ -107,6 +107,9 @@ class Machine final : private GraphHost {
   void Post(absl::AnyInvocable<void()> work) override { host_->Post(std::move(work)); }
   void Emit(Event event) override;
   void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) override;
+  void RunBlocking(absl::AnyInvocable<void()> work) override {
+    host_->RunBlocking(std::move(work));
+  }
   absl::Time Now() override { return host_->Now(); }
 
   void On(Welcome welcome);

@@ -9,6 +9,7 @@
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/model/host_copy.h"
+#include "causeway/wire/text_array.h"
 
 namespace causeway::worker {
 namespace {
@@ -25,6 +26,16 @@ absl::StatusOr<device::HostBytes> BoxOf(absl::StatusOr<device::HostShard> shard,
                                         const Send& send) {
   RETURN_IF_ERROR(shard.status());
   if (send.whole) return std::move(shard->bytes);
+  if (shard->element_bytes == 0) {
+    model::Box box{send.start, send.start};
+    if (send.dims.size() != send.start.size()) {
+      return absl::InvalidArgumentError("the box to send has two ranks");
+    }
+    for (size_t d = 0; d < send.dims.size(); ++d) box.limit[d] += send.dims[d];
+    ASSIGN_OR_RETURN(std::string cut,
+                     wire::CutText({shard->bytes->data(), shard->bytes->size()}, shard->dims, box));
+    return device::HostBlock::FromString(std::move(cut));
+  }
   const std::vector<int64_t> source_strides =
       model::DenseStrides(shard->dims, shard->element_bytes);
   bool fits = send.start.size() == shard->dims.size() && send.dims.size() == shard->dims.size();
@@ -315,6 +326,10 @@ void OpGraph::Run(Bind bind) {
   }
   binding->bind = std::move(bind);
   bindings_[binding->bind.binding] = binding;
+  if (binding->source != nullptr && binding->source->kind != 0) {
+    BindHost(*binding);
+    return;
+  }
   // Loaded ahead, so that the first launch finds it ready; an error shows at the launch.
   if (binding->source != nullptr && epoch_ != EpochId(0)) {
     const absl::Status loaded = EnsureLoaded(*binding);
@@ -322,7 +337,12 @@ void OpGraph::Run(Bind bind) {
   }
 }
 
-void OpGraph::Run(Unbind unbind) { bindings_.erase(unbind.binding); }
+void OpGraph::Run(Unbind unbind) {
+  const auto it = bindings_.find(unbind.binding);
+  if (it == bindings_.end()) return;
+  if (it->second->host != nullptr) UnbindHost(it->second->host);
+  bindings_.erase(it);
+}
 
 void OpGraph::Run(const Free& free) {
   for (const BufferId id : free.buffers) buffers_.erase(id);
@@ -351,6 +371,11 @@ void OpGraph::Reset() {
   unclaimed_.clear();
   unclaimed_bytes_ = 0;
   programs_.clear();
+  ++life_;
+  host_streams_.clear();
+  for (auto& [id, binding] : bindings_) {
+    if (binding->host != nullptr) UnbindHost(binding->host);
+  }
   bindings_.clear();
   swapped_ = nullptr;
   parked_sends_.clear();

@@ -60,11 +60,14 @@ class GraphHost {
   virtual void Emit(Event event) = 0;
   // Hands bytes to another worker; an error travels in their place.
   virtual void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) = 0;
+  // Runs code that may block for as long as a user likes, on a thread of its own.
+  virtual void RunBlocking(absl::AnyInvocable<void()> work) = 0;
   virtual absl::Time Now() = 0;
 };
 
 struct GraphOptions {
   int worker = 0;
+  int num_workers = 1;
   int devices_per_host = 1;
   int max_inflight_multi = 8;
   int max_inflight_device = 16;
@@ -119,6 +122,8 @@ class OpGraph {
   Stats stats() const;
 
  private:
+  struct HostBinding;
+  struct HostLaunch;
   struct Binding {
     std::shared_ptr<const device::ProgramSource> source;
     worker::Bind bind;
@@ -126,6 +131,7 @@ class OpGraph {
     std::shared_ptr<device::Program> loaded;
     EpochId loaded_in;
     EpochId met_in;  // all members were at its first launch
+    std::shared_ptr<HostBinding> host;  // of programs that run in host memory
   };
   struct PendingLaunch {
     worker::Launch launch;
@@ -165,11 +171,24 @@ class OpGraph {
   void ApplyFaults(PendingLaunch& launch);
   absl::Status EnsureLoaded(Binding& binding);
 
+  // Host programs (op_graph_host.cc).
+  using HostStream = std::pair<SessionId, int64_t>;
+  void BindHost(Binding& binding);
+  void UnbindHost(const std::shared_ptr<HostBinding>& binding);
+  void ReleaseHost(HostBinding& binding);
+  void RunHost(Launch launch, const std::shared_ptr<HostBinding>& binding);
+  void CaptureInputs(const std::shared_ptr<HostLaunch>& launch);
+  void PumpHostStreams();
+  void FinishHost(HostLaunch& launch, absl::StatusOr<std::vector<device::HostValue>> results);
+  absl::StatusOr<device::ArrayRef> HostResult(const Bind::Output& output,
+                                              const device::HostValue& result);
+
   // Builds.
   void GiveUp(TransferId id, absl::Status cause);
   void StartBuild(std::shared_ptr<BuildState> state);
   void FinishBuild(BuildState& state);
   absl::StatusOr<device::ArrayRef> MakeArray(BuildState& state);
+  absl::StatusOr<device::HostBytes> JoinTextPieces(const BuildState& state, size_t shard);
 
   absl::StatusOr<device::ArrayRef> Use(Value& value);
 
@@ -187,6 +206,9 @@ class OpGraph {
   absl::flat_hash_map<ProgramId, std::shared_ptr<const device::ProgramSource>> programs_;
   absl::flat_hash_map<BindingId, std::shared_ptr<Binding>> bindings_;
 
+  absl::flat_hash_map<HostStream, std::deque<std::shared_ptr<HostLaunch>>> host_streams_;
+  absl::flat_hash_map<SessionId, int> host_releases_;  // under way
+  int64_t life_ = 0;                                   // counts Reset()
   std::deque<OperationRef> runnable_;
   std::deque<PendingLaunchRef> multi_queue_;  // in stream order, blocked or not
   std::deque<PendingLaunchRef> local_ready_;  // unblocked, waiting for room

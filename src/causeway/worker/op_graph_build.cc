@@ -8,6 +8,7 @@
 #include "causeway/base/status_macros.h"
 #include "causeway/model/dtype.h"
 #include "causeway/model/host_copy.h"
+#include "causeway/wire/text_array.h"
 #include "causeway/worker/op_graph.h"
 
 namespace causeway::worker {
@@ -127,6 +128,33 @@ void OpGraph::FinishBuild(BuildState& state) {
   Pump();
 }
 
+absl::StatusOr<device::HostBytes> OpGraph::JoinTextPieces(const BuildState& state, size_t s) {
+  const ShardBuild& shard = state.build.shards[s];
+  std::vector<std::pair<model::Box, std::string>> parts;
+  for (size_t p = 0; p < shard.pieces.size(); ++p) {
+    const Piece& piece = shard.pieces[p];
+    RETURN_IF_ERROR(CheckBox(piece.start, piece.dims, shard.dims));
+    auto box_at = [&piece](const std::vector<int64_t>& start) {
+      model::Box box{start, start};
+      for (size_t d = 0; d < piece.dims.size(); ++d) box.limit[d] += piece.dims[d];
+      return box;
+    };
+    std::string part;
+    if (piece.transfer != TransferId(0)) {
+      const device::HostBytes& bytes = state.piece_values[s][p]->bytes;
+      part.assign(bytes->data(), bytes->size());
+    } else {
+      const device::HostShard& whole = state.piece_shards[s][p];
+      RETURN_IF_ERROR(CheckBox(piece.source_start, piece.dims, whole.dims));
+      ASSIGN_OR_RETURN(part, wire::CutText({whole.bytes->data(), whole.bytes->size()}, whole.dims,
+                                           box_at(piece.source_start)));
+    }
+    parts.emplace_back(box_at(piece.start), std::move(part));
+  }
+  ASSIGN_OR_RETURN(std::string joined, wire::JoinText(shard.dims, parts));
+  return device::HostBlock::FromString(std::move(joined));
+}
+
 absl::StatusOr<device::ArrayRef> OpGraph::MakeArray(BuildState& state) {
   const auto dtype = static_cast<model::DType>(state.build.dtype);
   const int64_t width = model::HostByteWidth(dtype);
@@ -147,13 +175,14 @@ absl::StatusOr<device::ArrayRef> OpGraph::MakeArray(BuildState& state) {
       request.shards.push_back(std::move(to));
       continue;
     }
-    if (width < 0) return absl::UnimplementedError("arrays of strings cannot live on a worker");
     if (from.kind == ShardBuild::Kind::kInline) {
       to.bytes = std::move(from.bytes);
       to.byte_strides = std::move(from.byte_strides);
     } else if (from.kind == ShardBuild::Kind::kTransfer) {
       to.bytes = state.refs[s]->bytes;
       to.byte_strides = state.refs[s]->byte_strides;
+    } else if (width < 0) {
+      ASSIGN_OR_RETURN(to.bytes, JoinTextPieces(state, s));
     } else {
       auto block = device::HostBlock::Allocate(static_cast<size_t>(dense_bytes));
       if (block == nullptr) {
@@ -187,8 +216,9 @@ absl::StatusOr<device::ArrayRef> OpGraph::MakeArray(BuildState& state) {
       }
       to.bytes = std::move(block);
     }
-    int64_t needed = dense_bytes;
-    if (!to.byte_strides.empty()) {
+    // The size of text is what it is; whoever looks into it checks its count.
+    int64_t needed = std::max<int64_t>(0, dense_bytes);
+    if (width >= 0 && !to.byte_strides.empty()) {
       ASSIGN_OR_RETURN(needed, model::SpannedBytes(from.dims, to.byte_strides, width));
     }
     if (static_cast<int64_t>(to.bytes->size()) < needed) {

@@ -11,8 +11,12 @@
 namespace causeway::worker {
 
 void OpGraph::Run(Launch launch) {
-  auto pending = std::make_shared<PendingLaunch>();
   const auto it = bindings_.find(launch.binding);
+  if (it != bindings_.end() && it->second->host != nullptr) {
+    RunHost(std::move(launch), it->second->host);
+    return;
+  }
+  auto pending = std::make_shared<PendingLaunch>();
   if (it != bindings_.end()) {
     pending->binding = it->second;
   } else {

@@ -50,6 +50,7 @@ class TestWorker final : public GraphHost {
   void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) override {
     pushed[transfer] = std::move(bytes);
   }
+  void RunBlocking(absl::AnyInvocable<void()> work) override { work(); }
   absl::Time Now() override { return now; }
 
   // Lets everything that can end do so.

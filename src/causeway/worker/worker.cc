@@ -20,6 +20,7 @@
 #include "absl/time/clock.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/device/host_arrays.h"
 #include "causeway/worker/control_client.h"
 #include "causeway/worker/data_plane_service.h"
 #include "causeway/worker/machine.h"
@@ -34,6 +35,9 @@ constexpr int kWaitThreads = 64;
 constexpr absl::Duration kLifeStartMax = absl::Seconds(60);
 constexpr absl::Duration kQuietCheck = absl::Milliseconds(20);
 constexpr absl::Duration kStallWarning = absl::Seconds(10);
+// Host programs (users' Python) that run at once; more of them wait.
+constexpr int kHostProgramThreads = 64;
+constexpr absl::Duration kHostProgramPatience = absl::Seconds(1);
 constexpr absl::Duration kAbortInterval = absl::Milliseconds(5);
 
 // One queue with one consumer thread.
@@ -106,6 +110,8 @@ class Worker final : public MachineHost {
   explicit Worker(const WorkerOptions& options) : options_(options) {}
 
   absl::Status Run(const DeviceFactory& make_device);
+  // Whether threads of users' programs outlive Run().
+  bool users_code_is_stuck() const { return users_code_is_stuck_; }
 
   // MachineHost.
   void Watch(std::shared_ptr<LaunchRecord> record) override {
@@ -131,6 +137,9 @@ class Worker final : public MachineHost {
   void Push(WorkerId to, TransferId transfer,
             absl::StatusOr<device::HostBytes> bytes) override {
     data_plane_->Push(to, transfer, std::move(bytes));
+  }
+  void RunBlocking(absl::AnyInvocable<void()> work) override {
+    host_pool_.Submit(std::move(work));
   }
   absl::Time Now() override { return absl::Now(); }
   void RunAside(absl::AnyInvocable<void()> work) override {
@@ -180,6 +189,8 @@ class Worker final : public MachineHost {
   // Last, so that their threads end before what they use.
   WaitPool waits_{kWaitThreads};
   WaitPool compiles_pool_{kCompileThreads};
+  WaitPool host_pool_{kHostProgramThreads};
+  bool users_code_is_stuck_ = false;
 };
 
 bool Worker::IsOurs(int local_port, int peer_port) const {
@@ -196,8 +207,9 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   ASSIGN_OR_RETURN(data_plane_, DataPlane::Start(options_.data_port, [this](Chunk chunk) {
                      machine_->OnChunk(std::move(chunk));  // a peer knows our token by then
                    }));
-  ASSIGN_OR_RETURN(device_,
+  ASSIGN_OR_RETURN(std::unique_ptr<device::Device> made,
                    make_device([this](int local, int peer) { return IsOurs(local, peer); }));
+  device_ = device::WithHostArrays(std::move(made));
   machine_ = std::make_unique<Machine>(
       MachineOptions{.worker = options_.worker, .faults = options_.faults}, device_.get(), this);
   char name[256] = "";
@@ -229,6 +241,7 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   local.join();
   aborts_.Close();
   aborter.join();
+  users_code_is_stuck_ = !host_pool_.WaitIdle(kHostProgramPatience);
   return end;
 }
 
@@ -333,7 +346,11 @@ void Worker::WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records) {
 }  // namespace
 
 absl::Status RunWorker(const WorkerOptions& options, const DeviceFactory& make_device) {
-  return Worker(options).Run(make_device);
+  auto worker = std::make_unique<Worker>(options);
+  const absl::Status end = worker->Run(make_device);
+  // A user's code may never return; the process ends without it, so what it uses has to stay.
+  if (worker->users_code_is_stuck()) (void)worker.release();
+  return end;
 }
 
 }  // namespace causeway::worker
