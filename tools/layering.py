@@ -62,6 +62,16 @@ BANNED = [
     (r"<source_location>", "__FILE__ and __LINE__", {}),
     (r"<expected>|std::expected", "absl::StatusOr", {}),
     (r"absl::optional", "std::optional", {}),
+    (
+        r"\bSimScope\b",
+        "nothing: only a simulation may install hooks under production code",
+        {
+            "base/probes.h": "declares it",
+            "base/probes.cc": "defines it",
+            "base/probes_test.cc": "tests it",
+            "sim/simulation.cc": "is the simulation",
+        },
+    ),
 ]
 
 _INCLUDE = re.compile(r'^\s*#\s*include\s+"causeway/([^"]+)"', re.MULTILINE)

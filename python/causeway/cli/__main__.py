@@ -45,6 +45,7 @@ app.command(
     rich_help_panel=_TOOLS,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(tool_commands.bench)
+app.command("sim", rich_help_panel=_TOOLS)(tool_commands.simulate)
 app.command(rich_help_panel=_TOOLS)(tool_commands.version)
 
 

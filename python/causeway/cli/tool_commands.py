@@ -100,6 +100,42 @@ def bench(context: typer.Context) -> None:
     raise typer.Exit(done.returncode)
 
 
+def simulate(
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=1, help="run this seed alone and print its trace")
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="how many seeds to run")] = 100,
+    first: Annotated[int, typer.Option("--first", min=1, help="the first of them")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="threads")] = 1,
+    marks: Annotated[
+        bool, typer.Option("--marks", help="say which marked paths were reached and which never")
+    ] = False,
+    plant: Annotated[
+        list[str] | None, typer.Option("--plant", help="a bug to switch on, by mark; repeatable")
+    ] = None,
+) -> None:
+    """Simulate clusters under faults, each from a seed; prints the seeds that fail."""
+    root = _checkout(Output.TEXT)
+    program = root / "build" / "release" / "causeway" / "bin" / "causeway-sim"
+    if not program.is_file():
+        fail(
+            Output.TEXT,
+            ClusterError(
+                f"there is no {program}: run causeway build first", ExitCode.DO_NOT_RETRY
+            ),
+        )
+    arguments = [f"--seeds={seeds}", f"--first={first}", f"--jobs={jobs}"]
+    if seed is not None:
+        arguments = [f"--seed={seed}"]
+    if marks:
+        arguments.append("--marks")
+    if plant:
+        arguments.append(f"--plant={','.join(plant)}")
+    done = subprocess.run([str(program), *arguments], check=False)
+    if done.returncode:
+        raise typer.Exit(int(ExitCode.FAILED))
+
+
 def _checkout(output: Output) -> Path:
     root = paths.checkout_root()
     if root is None:

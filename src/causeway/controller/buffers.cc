@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "causeway/base/check.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
 
@@ -40,7 +41,7 @@ absl::StatusOr<DeviceListRef> Controller::Intern(const std::vector<DeviceId>& de
   list->devices = devices;
   // A cluster sees few lists; a client that invents them endlessly must not fill the head.
   constexpr size_t kMaxLists = 1 << 16;
-  if (lists_.size() >= kMaxLists) lists_.clear();
+  if (lists_.size() >= kMaxLists || FAULT_POINT("controller.forget_lists")) lists_.clear();
   lists_.emplace(devices, list);
   return DeviceListRef(list);
 }
@@ -87,6 +88,7 @@ void Controller::FlushFrees() {
     for (const DeviceList::Member& member : list->members) {
       WorkerState& worker = State(member.worker);
       if (worker.alive) worker.link->Send(command);
+      if (PLANTED("controller.forgets_members")) break;
     }
   }
   graveyard_.clear();
@@ -94,6 +96,7 @@ void Controller::FlushFrees() {
 
 bool Controller::PartLost(const Buffer& buffer, WorkerId worker) const {
   const WorkerState& state = workers_[worker.value()];
+  if (PLANTED("controller.stale_parts")) return !state.alive;
   return !state.alive || state.joined_version > buffer.birth;
 }
 

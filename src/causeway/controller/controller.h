@@ -62,6 +62,9 @@ struct ControllerOptions {
   int missed_beats_max = 3;
   // How long an epoch change may wait for a worker's collectives to break off.
   absl::Duration drain_max = absl::Seconds(10);
+  // How long a launch over several workers may stand still because a living member does not start
+  // it while another waits inside it; infinite: for ever.
+  absl::Duration launch_start_max = absl::Minutes(10);
   // A failure that only says "my peer went away" waits this long for its true cause.
   absl::Duration peer_failure_grace = absl::Milliseconds(300);
   // Programs kept for the next session that compiles the same; those in use do not count as spare.
@@ -278,6 +281,10 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   // A member could start the first launch of a binding; the last one lets all of them go.
   void MemberArrived(WorkerId worker, LaunchSeq seq) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Heartbeat();
+
+  // watchdog.cc
+  // Ends the epoch, naming who is missing, when a launch has stood still for too long.
+  void WatchLaunches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Tells the watchers that the slice is whole again, once after a loss.
   void NoteWholeSlice(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
@@ -308,6 +315,12 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;  // buffers, programs, bindings, transfers, requests
   uint64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
+  // Launches that a member has not started while another is inside: who, and since when.
+  struct Missing {
+    WorkerId worker;
+    absl::Time since;
+  };
+  std::map<LaunchSeq, Missing> missing_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::vector<DeviceId>, DeviceListRef> lists_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, ProgramRef> programs_ ABSL_GUARDED_BY(mu_);

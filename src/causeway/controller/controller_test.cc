@@ -545,6 +545,46 @@ TEST_F(ControllerTest, AWorkerThatStopsAnsweringIsLost) {
   EXPECT_FALSE(links_[1]->closed.empty());
 }
 
+TEST_F(ControllerTest, ALaunchThatOneMemberNeverStartsEndsWithItsName) {
+  auto view = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  absl::Status status = absl::UnknownError("pending");
+  controller_->AwaitReady(session_, {ArrayHandle(2)}, [&](absl::Status s) { status = s; });
+  uint64_t beat = 0;
+  // Minutes of heartbeats that both workers answer.
+  auto live = [&](int minutes, uint64_t admitted_by_0, uint64_t admitted_by_1) {
+    for (int i = 0; i < minutes * 12; ++i) {
+      timers_.Advance(absl::Seconds(5));
+      ++beat;
+      for (int w = 0; w < 2; ++w) {
+        control::Event pong;
+        pong.mutable_pong()->set_number(beat);
+        pong.mutable_pong()->set_epoch(1);
+        pong.mutable_pong()->set_admitted(w == 0 ? admitted_by_0 : admitted_by_1);
+        if (w == 1) {
+          pong.mutable_pong()->set_waiting(1);
+          pong.mutable_pong()->set_waits_for("transfer 7 from worker 0 has not come");
+        }
+        Send(w, pong);
+      }
+    }
+  };
+  live(30, 0, 0);  // nobody is inside: nobody is kept waiting
+  live(9, 1, 0);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnknown);
+  live(1, 1, 1);  // it starts after all: the time begins anew
+  live(9, 1, 0);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnknown);
+  live(2, 1, 0);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("worker 1 has not started launch 1 for 10m"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("while worker 0 waits inside it: transfer 7 from worker 0 has not come"));
+  EXPECT_EQ(links_[0]->Of(control::Command::kAbortEpoch).size(), 1u);
+}
+
 TEST_F(ControllerTest, ReshardMovesOnlyWhatMustMove) {
   // u8[4] split over all four devices -> split over the two devices of worker 0.
   model::OpSharding split;

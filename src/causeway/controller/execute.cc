@@ -6,6 +6,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "causeway/base/check.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
@@ -108,13 +109,18 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
       protect.push_back(i);
     } else {
       for (const auto& mark : args[i]->deleted_marks) *mark = true;
+      if (PLANTED("controller.free_before_use")) {
+        FreeNow(args[i]);
+        FlushFrees();
+      }
     }
   }
 
   core::GateRef gate;
   LaunchSeq seq;
   if (binding.several_workers()) {
-    gate = core::Gate::Create(static_cast<int>(binding.list->members.size()));
+    const int members = static_cast<int>(binding.list->members.size());
+    gate = core::Gate::Create(PLANTED("controller.gate_opens_early") ? 1 : members);
     for (const core::GateRef& input : gates) gate->After(input);
     seq = LaunchSeq(next_seq_++);
     ++counters_.gang_launches;

@@ -13,6 +13,7 @@
 #include "absl/time/time.h"
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
@@ -117,6 +118,7 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
   }
   WorkerState& worker = State(hello.worker);
   if (worker.alive) {
+    REACHED("controller.place_taken");
     return absl::FailedPreconditionError(
         absl::StrCat("the place of worker ", hello.worker.value(), " is taken by pid ",
                      worker.hello.pid, " on ", worker.hello.host, "; end that process first"));
@@ -132,6 +134,7 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
   worker.epoch_open = false;
   worker.changed = clock_.WallNow();
   worker.pings_sent = worker.pongs_seen = 0;
+  worker.progress = {};
   if (!hello.device_kind.empty()) topology_.SetDeviceKind(hello.worker, hello.device_kind);
   LOG(INFO) << "worker " << hello.worker << " joined as incarnation " << worker.incarnation
             << ", node " << node << " (pid " << hello.pid << " on " << hello.host << ", "
@@ -212,12 +215,15 @@ void Controller::ChangeEpoch(const absl::Status& cause) {
     for (auto& [seq, gate] : worker.unconfirmed) gates.push_back(std::move(gate));
     worker.unconfirmed.clear();
   }
-  for (const core::GateRef& gate : gates) gate->Fail(cause);
+  for (const core::GateRef& gate : gates) {
+    if (!PLANTED("controller.abort_keeps_gates")) gate->Fail(cause);
+  }
   meetings_.clear();
   const EpochId old = epoch_;
   ++counters_.epoch_changes;
   // An epoch without launches has no collectives to poison: newcomers just join it.
   if (epoch_first_seq_ == next_seq_) {
+    REACHED("controller.epoch_without_launches");
     const wire::Encoded nodes = wire::EncodeSetNodes(epoch_, Nodes());
     for (WorkerState& worker : workers_) {
       if (worker.alive) worker.link->Send(nodes);
@@ -257,7 +263,10 @@ void Controller::OnEvent(WorkerId id, Incarnation incarnation, absl::string_view
   absl::StatusOr<wire::Event> event = wire::DecodeEvent(bytes);
   Locked lock(this);
   WorkerState& worker = State(id);
-  if (!worker.alive || worker.incarnation != incarnation) return;
+  if (!worker.alive || worker.incarnation != incarnation) {
+    REACHED("controller.event_of_a_lost_life");
+    return;
+  }
   if (!event.ok()) {
     LOG(ERROR) << "worker " << id << ": " << event.status().message();
     worker.link->Close(event.status().message());
@@ -291,7 +300,10 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
       gate->Release();
     }
   } else if (auto* failed = std::get_if<wire::LaunchFailedEvent>(&event)) {
-    if (failed->epoch != epoch_) return;
+    if (failed->epoch != epoch_) {
+      REACHED("controller.failure_of_an_older_epoch");
+      return;
+    }
     const absl::Status cause(
         failed->status.code(),
         absl::StrCat("a launch over several workers failed on worker ", worker.id.value(), ": ",
@@ -307,15 +319,19 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
                       message = std::string(cause.message())] {
                        if (mark.expired()) return;
                        Locked lock(this);
-                       if (epoch_ == epoch) ChangeEpoch(absl::DataLossError(message));
+                       if (epoch_ != epoch) return;
+                       REACHED("controller.peer_failure_without_a_cause");
+                       ChangeEpoch(absl::DataLossError(message));
                      });
   } else if (auto* arrived = std::get_if<wire::AtRendezvousEvent>(&event)) {
     if (arrived->epoch == epoch_) MemberArrived(worker.id, arrived->seq);
   } else if (auto* opened = std::get_if<wire::EpochOpenedEvent>(&event)) {
     if (!opened->status.ok()) {
-      LOG(ERROR) << "worker " << worker.id << " cannot open epoch " << opened->epoch << ": "
-                 << opened->status.message();
-      worker.link->Close(opened->status.message());
+      REACHED("controller.epoch_not_opened");
+      const std::string why = absl::StrCat("it could not enter epoch ", opened->epoch.value(), ": ",
+                                           opened->status.message());
+      worker.link->Close(why);
+      WorkerLost(worker, why);
       return;
     }
     if (opened->epoch != epoch_) return;
@@ -328,6 +344,7 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     worker.pongs_seen = std::max(worker.pongs_seen, pong->number);
     worker.last_heard = clock_.WallNow();
     worker.stats = std::move(pong->stats);
+    worker.progress = std::move(pong->progress);
   }
 }
 
@@ -381,12 +398,14 @@ void Controller::Heartbeat() {
         const std::string why = absl::StrCat(
             "it answered none of ", options_.missed_beats_max, " heartbeats within ",
             absl::FormatDuration(options_.heartbeat * options_.missed_beats_max));
+        REACHED("controller.heartbeats_missed");
         worker.link->Close(why);
         WorkerLost(worker, why);
         continue;
       }
       worker.link->Send(wire::EncodePing(++worker.pings_sent));
     }
+    WatchLaunches();
   }
   timers_.Schedule(options_.heartbeat, [this, mark = std::weak_ptr<bool>(alive_mark_)] {
     if (!mark.expired()) Heartbeat();

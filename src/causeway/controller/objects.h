@@ -202,6 +202,7 @@ struct WorkerState {
   uint64_t pongs_seen = 0;
   absl::Time last_heard;
   std::map<std::string, int64_t> stats;
+  wire::LaunchProgress progress;  // as of the latest heartbeat
 };
 
 }  // namespace causeway::controller

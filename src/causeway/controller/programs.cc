@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/callbacks/programs.h"
 #include "causeway/controller/controller.h"
@@ -58,8 +59,11 @@ void Controller::Compile(
   absl::StatusOr<DeviceListRef> list = Intern(request.devices);
   if (!list.ok()) return fail(list.status());
   const std::string key = CacheKey(request);
-  if (programs_.size() >= options_.max_programs) PrunePrograms();
-  ProgramRef& slot = programs_[key];
+  if (programs_.size() >= options_.max_programs || FAULT_POINT("controller.prune_programs")) {
+    PrunePrograms();
+  }
+  ProgramRef& slot =
+      programs_[PLANTED("controller.key_by_session") ? absl::StrCat(key, id.value()) : key];
   const bool fresh = slot == nullptr;
   if (fresh) {
     slot = std::make_shared<Program>();
@@ -229,6 +233,7 @@ void Controller::StartCompile(const ProgramRef& program) {
 void Controller::FinishCompile(const ProgramRef& program, PendingRequest& reply) {
   absl::Status status = reply.status;
   if (status.code() == absl::StatusCode::kDataLoss && program->attempts < kMaxCompileAttempts) {
+    REACHED("controller.compile_moved");
     StartCompile(program);
     return;
   }

@@ -384,6 +384,8 @@ absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
       const control::Pong& from = event.pong();
       PongEvent pong;
       pong.number = from.number();
+      pong.progress = {EpochId(from.epoch()), LaunchSeq(from.admitted()),
+                       LaunchSeq(from.waiting()), from.waits_for()};
       pong.stats = {{"inflight", from.inflight()},
                     {"resident_bytes", from.resident_bytes()},
                     {"buffers", from.buffers()},

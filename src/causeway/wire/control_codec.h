@@ -190,8 +190,16 @@ struct EpochOpenedEvent {
   int adopted_buffers = 0;
   uint64_t drain_us = 0, client_us = 0, adopt_us = 0;
 };
+// How far a worker is with launches over several workers.
+struct LaunchProgress {
+  EpochId epoch;
+  LaunchSeq admitted;  // the latest that was started in the epoch
+  LaunchSeq waiting;   // the next one, if it has to wait; 0 = none has come
+  std::string waits_for;
+};
 struct PongEvent {
   uint64_t number = 0;
+  LaunchProgress progress;
   std::map<std::string, int64_t> stats;
 };
 using Event = std::variant<ReplyEvent, FetchDataEvent, LaunchDoneEvent, LaunchFailedEvent,

@@ -253,6 +253,10 @@ void Encode(const Pong& e, control::Event* out) {
   p->set_compiles(e.compiles);
   p->set_loads(e.loads);
   p->set_launches(e.launches);
+  p->set_epoch(e.epoch.value());
+  p->set_admitted(e.admitted.value());
+  p->set_waiting(e.waiting.value());
+  p->set_waits_for(e.waits_for);
 }
 
 }  // namespace
@@ -337,6 +341,12 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
 
 void EncodeEvent(const Event& event, control::Event* out) {
   std::visit([out](const auto& e) { Encode(e, out); }, event);
+}
+
+std::string EncodeEvent(const Event& event) {
+  control::Event out;
+  EncodeEvent(event, &out);
+  return out.SerializeAsString();
 }
 
 }  // namespace causeway::worker

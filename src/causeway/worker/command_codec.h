@@ -20,5 +20,7 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes);
 
 Chunk DecodeChunk(control::Data* data);
 void EncodeEvent(const Event& event, control::Event* out);
+// One serialized control::Event.
+std::string EncodeEvent(const Event& event);
 
 }  // namespace causeway::worker

@@ -226,6 +226,11 @@ struct Pong {
   int64_t resident_bytes = 0, buffers = 0, buffer_bytes = 0;
   int open_files = 0, threads = 0;
   int64_t compiles = 0, loads = 0, launches = 0;
+  // Multi-worker launches: the open epoch, the latest one that was started in it (or could be, were
+  // its peers there), and the next one if it has to wait (0: none has come), with what it waits for.
+  EpochId epoch;
+  LaunchSeq admitted, waiting;
+  std::string waits_for;
 };
 using Event = std::variant<Hello, Reply, FetchData, LaunchDone, LaunchFailed, AtRendezvous,
                            EpochOpened, Pong>;

@@ -31,6 +31,7 @@ struct Value {
   std::shared_ptr<LaunchRecord> producer;  // null unless a launch made it
   std::vector<OperationRef> waiters;       // to be told when it is no longer pending
   std::vector<OperationRef> readers;       // parked operations that will read it
+  std::vector<TransferId> awaits;  // buffers that are built: transfers that had not come by then
   absl::Time deadline = absl::InfiniteFuture();  // transfers: given up then
   bool claimed = false;                          // transfers: a Build wants it
 

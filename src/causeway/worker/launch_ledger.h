@@ -11,6 +11,7 @@
 #pragma once
 
 #include <functional>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
@@ -50,6 +51,8 @@ class LaunchLedger {
   int inflight() const;
   // Those in flight whose epoch was given up: only breaking collectives off is sure to end them.
   int broken_inflight() const;
+  // The open epoch and the latest launch that was admitted in it.
+  std::pair<EpochId, LaunchSeq> admitted() const;
   // What stands against launches of `epoch`; OK when nothing.
   absl::Status Verdict(EpochId epoch) const;
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 
 namespace causeway::worker {
 namespace {
@@ -126,7 +127,13 @@ void Machine::On(Introspect introspect) {
 }
 
 void Machine::On(Ping ping) {
-  const ProcessStats process = host_->Process();
+  const ProcessStats process = host_->ReadStats();
+  const auto [epoch, admitted] = ledger_.admitted();
+  OpGraph::Waiting waiting;
+  {
+    absl::MutexLock lock(&progress_mu_);
+    waiting = waiting_;
+  }
   Emit(Pong{.number = ping.number,
             .inflight = ledger_.inflight(),
             .resident_bytes = process.resident_bytes,
@@ -136,7 +143,11 @@ void Machine::On(Ping ping) {
             .threads = process.threads,
             .compiles = compiles_,
             .loads = loads_,
-            .launches = launches_});
+            .launches = launches_,
+            .epoch = epoch,
+            .admitted = waiting.could_start ? std::max(admitted, waiting.seq) : admitted,
+            .waiting = waiting.seq,
+            .waits_for = waiting.what});
   Post([this] {
     if (graph_ == nullptr) return;
     const OpGraph::Stats stats = graph_->stats();
@@ -144,6 +155,8 @@ void Machine::On(Ping ping) {
     buffer_bytes_ = stats.buffer_bytes;
     loads_ = stats.loads;
     launches_ = stats.launches;
+    absl::MutexLock lock(&progress_mu_);
+    waiting_ = graph_->waiting_launch();
   });
 }
 
@@ -188,9 +201,11 @@ void Machine::EndWait() {
   until_.reset();
   if (next_life_.has_value()) {
     if (!quiet) {
+      REACHED("machine.old_life_does_not_end");
       host_->GiveUp("what an earlier head left here does not end; start this worker anew");
       return;
     }
+    REACHED("machine.another_life");
     graph_->Reset();
     aborted_by_head_ = 0;
     muted_ = false;
@@ -200,6 +215,7 @@ void Machine::EndWait() {
   }
   CHECK(opening_.has_value());
   if (!quiet && opening_->patient) {
+    REACHED("machine.patience_ended");
     opening_->patient = false;
     host_->CutCollectives();
     until_ = opening_->start + opening_->bound;
@@ -220,6 +236,10 @@ void Machine::StartLife(const Welcome& welcome) {
   }
   if (welcome.devices_per_host != welcome_.devices_per_host) {
     host_->GiveUp("the cluster has another number of devices a host now; start this worker anew");
+    return;
+  }
+  if (hung_) {
+    host_->GiveUp("launches of an older epoch hang in this process; start this worker anew");
     return;
   }
   muted_ = true;
@@ -269,6 +289,8 @@ void Machine::FinishOpening() {
                                               .worker = options_.worker,
                                               .devices_per_host = welcome_.devices_per_host});
   } else {
+    REACHED("machine.drain_too_late");
+    hung_ = true;
     opened.epoch = opening.open.epoch;
     opened.status = absl::DeadlineExceededError(
         absl::StrCat(ledger_.inflight(), " launches of the older epoch did not end within ",

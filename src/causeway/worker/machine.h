@@ -14,6 +14,9 @@
 //                   ^                  | late: cut, later: EpochOpened(error)   |
 //                   +---- Welcome of another incarnation, once quiet -----------+
 //
+// Launches that outlive the drain will never end: the head gives the worker up, and at the next
+// Welcome the process ends, so that its supervisor starts a fresh one.
+//
 // Thread safety: OnCommand, OnChunk, Completed and Emit may run beside the operation lane, whose
 // calls (posted work, EndWait, Tick) come one at a time.
 #pragma once
@@ -24,8 +27,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/status.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "causeway/device/device.h"
 #include "causeway/worker/commands.h"
@@ -51,7 +56,7 @@ class MachineHost : public GraphHost {
   // The head's words of welcome, before anything else of that life.
   virtual void OnWelcome(const Welcome& welcome) = 0;
   virtual void OnLifeStarted() = 0;
-  virtual ProcessStats Process() = 0;
+  virtual ProcessStats ReadStats() = 0;
   // What this process holds cannot be cleared: it has to end, so that a fresh one takes its place.
   virtual void GiveUp(const std::string& why) = 0;
 };
@@ -141,6 +146,9 @@ class Machine final : private GraphHost {
   std::atomic<int64_t> compiles_{0};
   std::atomic<int64_t> buffers_{0}, buffer_bytes_{0}, loads_{0}, launches_{0};
 
+  mutable absl::Mutex progress_mu_;
+  OpGraph::Waiting waiting_ ABSL_GUARDED_BY(progress_mu_);  // as of the latest Ping
+
   // The operation lane's.
   struct Opening {
     OpenEpoch open;
@@ -150,6 +158,7 @@ class Machine final : private GraphHost {
   };
   std::unique_ptr<OpGraph> graph_;
   Welcome welcome_;
+  bool hung_ = false;  // launches of an older epoch did not end in time
   std::optional<absl::Time> until_;
   std::optional<Opening> opening_;     // at most one of the two is set, when until_ is
   std::optional<Welcome> next_life_;

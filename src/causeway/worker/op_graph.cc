@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/model/host_copy.h"
 #include "causeway/wire/text_array.h"
@@ -233,6 +234,7 @@ void OpGraph::Run(Fetch fetch) {
       host_->Emit(Reply{.request = request, .status = first});
     };
     if (!value->error.ok() || fetch.devices.empty()) {
+      if (PLANTED("graph.lost_reply")) return;
       host_->Emit(Reply{.request = request, .status = value->error});
       return;
     }
@@ -331,7 +333,7 @@ void OpGraph::Run(Bind bind) {
     return;
   }
   // Loaded ahead, so that the first launch finds it ready; an error shows at the launch.
-  if (binding->source != nullptr && epoch_ != EpochId(0)) {
+  if (binding->source != nullptr && epoch_ != EpochId(0) && !FAULT_POINT("graph.load_late")) {
     const absl::Status loaded = EnsureLoaded(*binding);
     if (!loaded.ok()) LOG(DEBUG) << "binding not loaded yet: " << loaded;
   }
@@ -361,6 +363,7 @@ OpGraph::Stats OpGraph::stats() const {
   stats.loads = loads_;
   stats.launches = launches_;
   stats.parked_launches = static_cast<int>(multi_queue_.size() + local_ready_.size());
+  stats.transfers = static_cast<int>(transfers_.size());
   return stats;
 }
 

@@ -115,9 +115,17 @@ class OpGraph {
 
   std::shared_ptr<const device::ProgramSource> FindProgram(ProgramId id) const;
   const std::vector<int32_t>& nodes() const { return nodes_; }
+  // The next multi-worker launch if it cannot start yet, and what it waits for, in words.
+  struct Waiting {
+    LaunchSeq seq;  // 0 = none waits
+    std::string what;
+    bool could_start = false;  // and waits for its peers at the rendezvous
+  };
+  Waiting waiting_launch() const;
   struct Stats {
     int64_t buffers = 0, buffer_bytes = 0, loads = 0, launches = 0;
     int parked_launches = 0;
+    int transfers = 0;  // awaited, or here before they were wanted
   };
   Stats stats() const;
 

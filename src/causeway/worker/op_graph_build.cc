@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/model/dtype.h"
 #include "causeway/model/host_copy.h"
@@ -83,6 +84,10 @@ void OpGraph::Run(worker::Build build) {
     state->piece_values.push_back(std::move(pieces));
   }
   state->output = NewOutput(build.buffer);
+  for (const auto& [id, value] : claims) {
+    if (value->pending()) state->output->awaits.push_back(id);
+  }
+  std::sort(state->output->awaits.begin(), state->output->awaits.end());
   state->build = std::move(build);
   Submit(reads, [this, state] { StartBuild(state); });
   Pump();
@@ -269,11 +274,14 @@ void OpGraph::TransferArrived(TransferId id, absl::StatusOr<device::HostBytes> b
     value->error = bytes.status();
   }
   if (wanted) {
+    REACHED("graph.build_waited_for_transfer");
     transfers_.erase(id);
     Settle(value);
     Pump();
     return;
   }
+  // Those that were claimed or given up meanwhile need no place in the line.
+  while (!unclaimed_.empty() && !transfers_.contains(unclaimed_.front())) unclaimed_.pop_front();
   unclaimed_.push_back(id);
   if (value->bytes != nullptr) unclaimed_bytes_ += static_cast<int64_t>(value->bytes->size());
   // Too much that nobody asked for yet: the oldest goes, and its Build will be told.
@@ -321,6 +329,7 @@ void OpGraph::GiveUp(TransferId id, absl::Status cause) {
 }
 
 void OpGraph::Run(const FailTransfers& fail) {
+  if (PLANTED("graph.transfers_wait_for_the_dead")) return;
   // A transfer's id names its sender: worker + 1 above 48 bits, 0 for the head.
   const uint64_t sender = static_cast<uint64_t>(fail.from.value()) + 1;
   std::vector<TransferId> lost;
@@ -328,6 +337,7 @@ void OpGraph::Run(const FailTransfers& fail) {
     if (id.value() >> 48 == sender && value->pending()) lost.push_back(id);
   }
   std::sort(lost.begin(), lost.end());
+  if (!lost.empty()) REACHED("graph.transfers_of_a_lost_worker");
   for (const TransferId id : lost) GiveUp(id, fail.cause);
   Pump();
 }

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/worker/op_graph.h"
 
@@ -94,10 +95,11 @@ void OpGraph::Enqueue(PendingLaunchRef launch) {
 bool OpGraph::HasRoom(const PendingLaunch& launch) const {
   if (launch.launch.seq != LaunchSeq(0) && inflight_multi_ > 0) {
     if (inflight_multi_ >= options_.max_inflight_multi) return false;
+    if (FAULT_POINT("graph.no_room")) return false;
     const bool depends =
         std::any_of(launch.args.begin(), launch.args.end(),
                     [this](const ValueRef& value) { return value->after == last_multi_; });
-    if (!depends) return false;
+    if (!depends && !PLANTED("graph.independent_launches")) return false;
   }
   const std::vector<int>& ordinals = launch.binding->ordinals;
   return std::all_of(ordinals.begin(), ordinals.end(),
@@ -136,6 +138,35 @@ void OpGraph::Run(const Proceed& proceed) {
   if (front.launch.epoch != proceed.epoch || front.launch.seq != proceed.seq) return;
   front.binding->met_in = proceed.epoch;
   Pump();
+}
+
+OpGraph::Waiting OpGraph::waiting_launch() const {
+  const auto it = std::find_if(multi_queue_.begin(), multi_queue_.end(),
+                               [](const PendingLaunchRef& launch) { return !launch->dropped; });
+  if (it == multi_queue_.end()) return {};
+  const PendingLaunch& launch = **it;
+  Waiting waiting{launch.launch.seq, "", launch.announced};
+  if (waiting.could_start) waiting.what = "its peers have not come to it";
+  for (size_t i = 0; i < launch.args.size() && waiting.what.empty(); ++i) {
+    const Value& value = *launch.args[i];
+    if (!value.pending()) continue;
+    waiting.what =
+        absl::StrCat("argument ", i, " (buffer ", launch.launch.args[i].value(), ") is not there");
+    for (const TransferId id : value.awaits) {
+      // A transfer that has come is not in the table any more.
+      if (!transfers_.contains(id)) continue;
+      const uint64_t sender = id.value() >> 48;
+      absl::StrAppend(&waiting.what, "; transfer ", id.value(), " from ",
+                      sender == 0 ? "the head" : absl::StrCat("worker ", sender - 1),
+                      " has not come");
+    }
+  }
+  if (waiting.what.empty()) {
+    waiting.what = launch.operation != nullptr && launch.operation->blockers > 0
+                       ? "an earlier reader of its arguments has not ended"
+                       : absl::StrCat(inflight_multi_, " launches before it have not ended");
+  }
+  return waiting;
 }
 
 absl::Status OpGraph::EnsureLoaded(Binding& binding) {
@@ -269,6 +300,7 @@ void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::
 void OpGraph::DropParkedLaunches(EpochId epoch, const absl::Status& cause) {
   for (const PendingLaunchRef& launch : multi_queue_) {
     if (launch->dropped || launch->launch.epoch > epoch) continue;
+    REACHED("graph.parked_launch_dropped");
     launch->dropped = true;
     FailOutputs(*launch, cause);
     if (launch->operation != nullptr) Finish(launch->operation);

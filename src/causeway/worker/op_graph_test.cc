@@ -484,6 +484,22 @@ TEST_F(OpGraphTest, AFirstLaunchThatCannotRunTellsAtOnce) {
   EXPECT_TRUE(a.failed());
 }
 
+TEST_F(OpGraphPairTest, ALaunchThatCannotStartSaysWhatItWaitsFor) {
+  Start();
+  EXPECT_EQ(a_->graph_.waiting_launch().seq, LaunchSeq(0));
+  a_->BuildFromTransfer(50, (uint64_t{2} << 48) + 9);
+  a_->Launch(1, 1, {50}, 101);
+  EXPECT_EQ(a_->graph_.waiting_launch().seq, LaunchSeq(1));
+  EXPECT_EQ(a_->graph_.waiting_launch().what,
+            absl::StrCat("argument 0 (buffer 50) is not there; transfer ",
+                         (uint64_t{2} << 48) + 9, " from worker 1 has not come"));
+  a_->graph_.TransferArrived(TransferId((uint64_t{2} << 48) + 9), TestWorker::Bytes({7, 0}), {});
+  EXPECT_EQ(a_->graph_.waiting_launch().seq, LaunchSeq(0));
+  a_->Launch(1, 2, {2}, 102);  // independent of the first one, which waits for its peer
+  EXPECT_EQ(a_->graph_.waiting_launch().seq, LaunchSeq(2));
+  EXPECT_EQ(a_->graph_.waiting_launch().what, "1 launches before it have not ended");
+}
+
 TEST_F(OpGraphPairTest, ARepeatedNumberClosesTheEpoch) {
   Start();
   a_->Launch(1, 3, {1}, 101);

@@ -159,7 +159,7 @@ class Worker final : public MachineHost {
     absl::MutexLock lock(&mu_);
     life_started_ = true;
   }
-  ProcessStats Process() override { return ReadProcessStats(); }
+  ProcessStats ReadStats() override { return ReadProcessStats(); }
   void GiveUp(const std::string& why) override { LOG(FATAL) << why; }
 
  private:
