@@ -233,6 +233,13 @@ def test_every_command_has_help_and_json(cli: Cli) -> None:
             assert "--output" in done.stdout, command
 
 
+def test_the_version_is_a_command_and_an_option(cli: Cli) -> None:
+    command, option = cli.run("version"), cli.run("--version")
+    assert command.returncode == option.returncode == 0
+    assert option.stdout == command.stdout
+    assert option.stdout.startswith("causeway 0.")
+
+
 def test_doctor_reports_as_json_and_names_remedies(cli: Cli) -> None:
     assert cli.ok("doctor")["ok"]
     done = cli.run("doctor", "--json", CAUSEWAY_HEAD_BINARY="/nowhere/causewayd")

@@ -29,6 +29,8 @@ app = typer.Typer(
 )
 _own_options_first = {"allow_interspersed_args": False}
 
+app.callback()(tool_commands.version_option)
+
 app.command(rich_help_panel=_PROGRAMS)(demo_command.demo)
 app.command(rich_help_panel=_PROGRAMS, context_settings=_own_options_first)(run_command.run)
 app.command(rich_help_panel=_CLUSTER)(cluster_commands.up)

@@ -24,6 +24,23 @@ _MARKS = {
 }
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
+
+
+def version_option(
+    _asked: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the versions and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options that need no command."""
+
+
 def version(output: OutputOption = Output.TEXT) -> None:
     """Print the versions of Causeway, Python and JAX."""
     jax = doctor_checks.package("jax").text
@@ -63,7 +80,9 @@ def build(
     folder = root / "build" / preset
     if not (folder / "build.ninja").is_file():
         _must(output, ["cmake", "--preset", preset], root)
-    _must(output, ["ninja", "-C", str(folder)], root)
+    # This one is for libFuzzer alone: the product compiled this way would be of no use.
+    targets = ["fuzzers"] if preset == "fuzz" else []
+    _must(output, ["ninja", "-C", str(folder), *targets], root)
     emit(output, {"ok": True, "folder": str(folder)}, lambda: note(f"built in {folder}"))
 
 
