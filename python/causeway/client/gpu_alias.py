@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from causeway.client.repairs_common import on_new_backend
+
 _PLATFORMS = ("cuda", "rocm", "tpu")  # never "cpu": that name means this machine's own
 
 
@@ -16,4 +18,4 @@ def install() -> None:
         if remote and backend.platform in _PLATFORMS:
             xla_bridge._backends.setdefault(backend.platform, backend)
 
-    xla_bridge.register_backend_initialization_hook(alias)
+    on_new_backend(alias)

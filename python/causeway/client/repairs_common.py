@@ -1,8 +1,29 @@
-"""What the repairs share: telling remote from local, and this machine's CPU."""
+"""What the repairs share: new backends, telling remote from local, and this machine's CPU."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
+
+
+def on_new_backend(hook: Callable[[Any], None]) -> None:
+    """Calls `hook` with each backend that JAX makes from now on, JAX's lock of backends held."""
+    from jax._src import xla_bridge
+
+    register = getattr(xla_bridge, "register_backend_initialization_hook", None)
+    if register is not None:
+        register(hook)
+        return
+    make = xla_bridge._init_backend  # JAX up to 0.9
+
+    @functools.wraps(make)
+    def init_backend(platform: str) -> Any:
+        backend = make(platform)
+        hook(backend)
+        return backend
+
+    xla_bridge._init_backend = init_backend
 
 
 def is_remote(client: Any) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from causeway.client.repairs_common import is_remote
+from causeway.client.repairs_common import is_remote, on_new_backend
 
 
 def install() -> None:
@@ -22,4 +22,4 @@ def install() -> None:
         if "cpu" not in xla_bridge._backends:
             xla_bridge._backends["cpu"] = xla_bridge._backend_factories["cpu"].factory()
 
-    xla_bridge.register_backend_initialization_hook(add)
+    on_new_backend(add)

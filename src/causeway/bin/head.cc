@@ -1,6 +1,9 @@
 // Starts the head's parts from the inside out, and stops them from the outside in.
 #include "causeway/bin/head.h"
 
+#include <unistd.h>
+
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,6 +63,10 @@ absl::StatusOr<std::unique_ptr<Head>> Head::Start(const HeadOptions& options,
 proxy::Options Head::ProxyOptions() {
   proxy::Options options;
   options.large_transfer_directory = options_.shared_dir;
+  if (options_.ifrt_protocol_max != 0) options.max_protocol = options_.ifrt_protocol_max;
+  // Half of the machine's memory for one client is enough.
+  const int64_t half = int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGESIZE) / 2;
+  if (half > 0) options.max_bytes_per_session = std::min(options.max_bytes_per_session, half);
   options.client_attributes["causeway_callback_port"] = int64_t{callbacks_->port()};
   options.client_attributes["causeway_ops_port"] = int64_t{ops_port_};
   options.admit = [this](const proxy::Hello&) -> absl::Status {

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/proxy/version.h"
 
 ABSL_FLAG(std::string, host, "127.0.0.1",
           "Address to listen on. The protocols have no passwords: leave it at the loopback address "
@@ -40,6 +41,8 @@ ABSL_FLAG(std::string, compile_cache, "",
 ABSL_FLAG(int64_t, compile_cache_bytes, int64_t{4} << 30, "At most so many bytes in it.");
 ABSL_FLAG(std::string, shared_dir, "",
           "Directory for large uploads of clients on this machine; empty = none.");
+ABSL_FLAG(int, ifrt_protocol_max, 0,
+          "Newest protocol version to agree on with JAX clients; 0 = the newest there is.");
 
 namespace causeway {
 namespace {
@@ -139,6 +142,11 @@ absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv) {
                      ": it must be 1048576 or more; without --compile-cache nothing is kept"));
   }
   options.shared_dir = absl::GetFlag(FLAGS_shared_dir);
+  options.ifrt_protocol_max = absl::GetFlag(FLAGS_ifrt_protocol_max);
+  if (options.ifrt_protocol_max != 0) {
+    RETURN_IF_ERROR(CheckRange("ifrt-protocol-max", options.ifrt_protocol_max,
+                               proxy::kMinVersion.protocol, proxy::kMaxVersion.protocol));
+  }
   return options;
 }
 

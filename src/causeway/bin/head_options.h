@@ -23,6 +23,7 @@ struct HeadOptions {
   std::string compile_cache;
   int64_t compile_cache_bytes = int64_t{4} << 30;
   std::string shared_dir;
+  int ifrt_protocol_max = 0;  // 0 = the newest
 };
 
 // Parses and checks; INVALID_ARGUMENT names the flag and what it takes. Flags may be spelled with

@@ -11,12 +11,7 @@ namespace causeway::proxy {
 
 absl::StatusOr<model::Shape> DecodeShape(const ifrt::ShapeProto& proto) {
   model::Shape shape(proto.dims().begin(), proto.dims().end());
-  for (int64_t dim : shape) {
-    if (dim < 0) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("an array dimension is ", dim, "; dimensions start at 0"));
-    }
-  }
+  RETURN_IF_ERROR(model::CheckShape(shape));
   return shape;
 }
 
@@ -103,7 +98,6 @@ absl::StatusOr<Results> TakeResults(Session& session, const HandleField& wanted,
   Results out;
   out.handles.reserve(count);
   if (wanted.empty()) {
-    out.made_here = true;
     for (int i = 0; i < count; ++i) {
       out.handles.emplace_back(session.runtime().NewServerHandle(session.id));
     }
@@ -151,9 +145,7 @@ void AnswerList(Call call, const absl::Status& status, const Results& results,
                 ifrt::ArrayListReply* (ifrt::IfrtResponse::*member)()) {
   if (!status.ok()) return call.Fail(call.Annotate(status));
   ifrt::ArrayListReply* reply = (call.response().*member)();
-  if (results.made_here) {
-    for (ArrayHandle handle : results.handles) reply->add_array_handles(handle.value());
-  }
+  for (ArrayHandle handle : results.handles) reply->add_array_handles(handle.value());
   call.Ok();
 }
 
@@ -161,7 +153,7 @@ void AnswerOne(Call call, const absl::Status& status, const Results& results,
                ifrt::ArrayReply* (ifrt::IfrtResponse::*member)()) {
   if (!status.ok()) return call.Fail(call.Annotate(status));
   ifrt::ArrayReply* reply = (call.response().*member)();
-  if (results.made_here) reply->set_array_handle(results.handles.front().value());
+  reply->set_array_handle(results.handles.front().value());
   call.Ok();
 }
 

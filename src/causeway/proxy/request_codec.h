@@ -35,7 +35,6 @@ std::vector<int64_t> DecodeStrides(const ifrt::ByteStrides& proto);
 // The handles under which a request's arrays go: the client's, or fresh ones where it named none.
 struct Results {
   std::vector<ArrayHandle> handles;
-  bool made_here = false;
 };
 absl::StatusOr<Results> TakeResults(Session& session, const HandleField& wanted, int count);
 absl::StatusOr<Results> TakeResult(Session& session, uint64_t wanted);
@@ -45,7 +44,9 @@ absl::StatusOr<Results> TakeResult(Session& session, uint64_t wanted);
 void FailBound(Call call, absl::Status status, const HandleField& wanted);
 void FailBound(Call call, absl::Status status, uint64_t wanted);
 
-// Answers a request whose reply is a list of arrays. The runtime has bound its own errors.
+// Answers a request whose reply is a list of arrays, with the handles, whoever chose them: clients up
+// to jaxlib 0.8 end their process when their own do not come back. The runtime has bound its own
+// errors.
 void AnswerList(Call call, const absl::Status& status, const Results& results,
                 ifrt::ArrayListReply* (ifrt::IfrtResponse::*member)());
 void AnswerOne(Call call, const absl::Status& status, const Results& results,

@@ -25,17 +25,17 @@ absl::StatusOr<int32_t> Pick(absl::string_view what, int32_t ours_min, int32_t o
 
 }  // namespace
 
-absl::StatusOr<Version> Negotiate(Version client_min, Version client_max) {
+absl::StatusOr<Version> Negotiate(Version client_min, Version client_max, Version ours) {
   Version version;
-  ASSIGN_OR_RETURN(version.protocol, Pick("protocol", kMinVersion.protocol, kMaxVersion.protocol,
+  ASSIGN_OR_RETURN(version.protocol, Pick("protocol", kMinVersion.protocol, ours.protocol,
                                           client_min.protocol, client_max.protocol));
-  ASSIGN_OR_RETURN(version.serdes, Pick("serialization", kMinVersion.serdes, kMaxVersion.serdes,
+  ASSIGN_OR_RETURN(version.serdes, Pick("serialization", kMinVersion.serdes, ours.serdes,
                                         client_min.serdes, client_max.serdes));
   return version;
 }
 
-absl::Status CheckSupported(Version version) {
-  return Negotiate(version, version).status();
+absl::Status CheckSupported(Version version, Version ours) {
+  return Negotiate(version, version, ours).status();
 }
 
 }  // namespace causeway::proxy

@@ -22,10 +22,11 @@ inline constexpr Version kMaxVersion{.protocol = 25, .serdes = 5};
 // From here on the outcome of an execution is asked for with FetchExecuteResult.
 inline constexpr int32_t kFetchExecuteResultProtocol = 21;
 
-// The newest version that both sides speak. INVALID_ARGUMENT, naming both ranges, when there is
-// none. Pure.
-absl::StatusOr<Version> Negotiate(Version client_min, Version client_max);
+// The newest version that both sides speak, up to `ours`. INVALID_ARGUMENT, naming both ranges, when
+// there is none. Pure.
+absl::StatusOr<Version> Negotiate(Version client_min, Version client_max,
+                                  Version ours = kMaxVersion);
 // INVALID_ARGUMENT when a session asks for a version outside this server's range.
-absl::Status CheckSupported(Version version);
+absl::Status CheckSupported(Version version, Version ours = kMaxVersion);
 
 }  // namespace causeway::proxy
