@@ -361,7 +361,8 @@ from causeway.worker import callbacks
 from jax._src.interpreters import mlir
 from jax._src.lib.mlir import ir
 for target in ("InspectSharding", "CustomSPMDPartitioning", "xla_buffer_python_cpu_callback",
-               "xla_ffi_python_cpu_callback", "xla_ffi_python_gpu_callback", "Sharding"):
+               "xla_ffi_python_cpu_callback", "xla_ffi_python_gpu_callback", "no_such_target",
+               "lapack_spotrf_ffi", "Sharding"):
     with mlir.make_ir_context(), ir.Location.unknown():
         module = ir.Module.parse('''module @m { func.func @main(%a: tensor<f32>) -> tensor<f32> {
           %0 = stablehlo.custom_call @''' + target + '''(%a) : (tensor<f32>) -> tensor<f32>
@@ -372,5 +373,5 @@ for target in ("InspectSharding", "CustomSPMDPartitioning", "xla_buffer_python_c
         except ValueError as error:
             print("refused", target, len(str(error)) > 60)
 """)
-    assert lines[-1] == "taken Sharding"
-    assert [line.split()[::2] for line in lines[:-1]] == [["refused", "True"]] * 5
+    assert lines[-2:] == ["taken lapack_spotrf_ffi", "taken Sharding"]
+    assert [line.split()[::2] for line in lines[:-2]] == [["refused", "True"]] * 6

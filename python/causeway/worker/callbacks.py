@@ -32,6 +32,17 @@ _REFUSED_PREFIXES = {
     "xla_buffer_python_": "it points into the memory of the client; use Causeway's client package",
 }
 
+# What XLA's own passes take out of a program or lower themselves. All others must be registered
+# here: by jaxlib, one of its plugins, or a library that whoever runs the worker has loaded.
+_COMPILER_NAMES = frozenset({
+    "AllocateBuffer", "ApproxTopK", "CreateBuffer", "Eigh", "LayoutConstraint", "LuDecomposition",
+    "MoveToDevice", "MoveToHost", "PartialReduce", "Pin", "PinToDevice",
+    "ProductOfElementaryHouseholderReflectors", "Qr", "SPMDFullToShardShape",
+    "SPMDShardToFullShape", "Sharding", "TopK", "Unpin", "annotate_device_placement",
+    "control_dep", "ragged_all_to_all", "shape_assertion",
+})  # fmt: skip
+_COMPILER_PREFIXES = ("mhlo.", "stablehlo.", "chlo.", "xla.", "__cudnn$", "__gpu$", "__xla")
+
 _lock = threading.Lock()
 _registered = False
 
@@ -123,7 +134,22 @@ def _reason(ir, op, target, platform):
     for prefix, reason in _REFUSED_PREFIXES.items():
         if target.startswith(prefix):
             return reason
-    return _REFUSED.get(target)
+    if target in _REFUSED:
+        return _REFUSED[target]
+    if target in _COMPILER_NAMES or target.startswith(_COMPILER_PREFIXES):
+        return None
+    if target in _registered_names(platform):
+        return None
+    return (
+        "nothing of that name is registered on the worker; load the library that registers it there"
+    )
+
+
+def _registered_names(platform):
+    from jaxlib import xla_client  # pylint: disable=import-outside-toplevel
+
+    names = {"cuda": "CUDA", "rocm": "ROCM"}
+    return xla_client.custom_call_targets(names.get(platform, platform))
 
 
 def _is_ours(ir, op):
