@@ -27,6 +27,7 @@ FLOORS = {
     "proxy": 5,
     "ops": 5,
     "sim": 6,
+    "fuzz": 6,
     "bin": 7,
 }
 

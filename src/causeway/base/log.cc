@@ -38,6 +38,7 @@ LogLevel ParseLevel(const char* text) {
   if (std::strcmp(text, "debug") == 0) return LogLevel::kDebug;
   if (std::strcmp(text, "warning") == 0) return LogLevel::kWarning;
   if (std::strcmp(text, "error") == 0) return LogLevel::kError;
+  if (std::strcmp(text, "fatal") == 0) return LogLevel::kFatal;
   return LogLevel::kInfo;
 }
 

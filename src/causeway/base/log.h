@@ -1,6 +1,7 @@
 // Leveled logging to standard error: LOG(INFO) << ...; one line an entry, safe from many threads.
 //
-// The level that is printed comes from CAUSEWAY_LOG_LEVEL (debug, info, warning, error); default info.
+// The level that is printed comes from CAUSEWAY_LOG_LEVEL (debug, info, warning, error, fatal); default
+// info.
 #pragma once
 
 #include <sstream>
