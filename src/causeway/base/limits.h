@@ -21,6 +21,44 @@ inline constexpr int64_t kDataChunkBytes = 1 << 20;
 // nothing for this long is as good as dead, and the head's memory is not its queue.
 inline constexpr int64_t kWorkerQueueBytesMax = int64_t{8} << 30;
 
+// ---------------------------------------------------------------- sessions of JAX clients
+inline constexpr int kSessionsMax = 1 << 12;
+// A connection's calls at once: clients open one a host buffer.
+inline constexpr int kStreamsMax = 1 << 20;
+// Host buffers of a session that are stored or being uploaded; the head takes less on a machine
+// with less than twice this memory.
+inline constexpr int64_t kSessionBytesMax = int64_t{64} << 30;
+inline constexpr int64_t kSessionBuffersMax = 1 << 20;
+// Handles of one session. Each costs the head some hundred bytes.
+inline constexpr int64_t kSessionArraysMax = 1 << 22;
+inline constexpr int64_t kSessionExecutablesMax = 1 << 16;
+// Outcomes that the client has not asked for: the oldest futures are forgotten, and no execution
+// with a status starts while so many are unasked.
+inline constexpr int64_t kSessionFuturesMax = 1 << 16;
+inline constexpr int64_t kSessionStatusesMax = 1 << 16;
+// Stacks of the client that wait to be released with a numbered reply; the oldest are not released.
+inline constexpr int64_t kSessionStacksMax = 1 << 18;
+// Beyond these the session's requests are not read until there is less; nothing is refused.
+inline constexpr int64_t kSessionRepliesMax = 1 << 12;    // that the client has not read
+inline constexpr int64_t kSessionOpenCallsMax = 1 << 14;  // read and not answered
+inline constexpr int64_t kSessionBytesInFlight = int64_t{1} << 30;  // on their way to or from workers
+// How far a session may run ahead of the workers: one piece of work in so many (a worker) is asked
+// for its end, and that many may be outstanding.
+inline constexpr int kWorkPerMark = 64;
+inline constexpr int kMarksMax = 32;
+
+// ---------------------------------------------------------------- arrays
+inline constexpr int kArrayRankMax = 64;
+// Elements, an empty dimension counted as one: so that bytes and strides fit 63 bits.
+inline constexpr int64_t kArrayElementsMax = int64_t{1} << 50;
+// A host buffer with strides may span this many times the bytes of its elements: strides of a real
+// array are a permutation of the dense ones, give or take padding.
+inline constexpr int64_t kStrideSpanMax = 16;
+// Lists of devices that the head remembers; it starts over when there are more.
+inline constexpr int64_t kDeviceListsMax = 1 << 16;
+// Devices that one sharding or device assignment may name.
+inline constexpr int64_t kShardsMax = 1 << 20;
+
 // ---------------------------------------------------------------- coordination
 inline constexpr int64_t kKeyBytesMax = 4 << 10;
 inline constexpr int64_t kValueBytesMax = 16 << 20;

@@ -31,7 +31,7 @@ absl::Status Controller::Assemble(SessionId id, ArrayHandle result, core::ArrayS
                                   const std::vector<ArrayHandle>& handles,
                                   core::CopySemantics copy) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, 1));
   auto assemble = [&]() -> absl::StatusOr<ArrayRef> {
     mu_.AssertHeld();
     ASSIGN_OR_RETURN(DeviceListRef list, Intern(spec.sharding->devices()));
@@ -65,7 +65,7 @@ absl::Status Controller::Disassemble(SessionId id, ArrayHandle handle,
                                      const std::vector<ArrayHandle>& results,
                                      core::CopySemantics copy) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, results.size()));
   auto disassemble = [&]() -> absl::Status {
     mu_.AssertHeld();
     ASSIGN_OR_RETURN(ArrayRef array, FindLiveArray(*session, handle));
@@ -103,7 +103,7 @@ absl::StatusOr<int> Controller::NumShards(SessionId id, ArrayHandle handle) {
 absl::Status Controller::FullyReplicatedShard(SessionId id, ArrayHandle handle, ArrayHandle result,
                                               core::CopySemantics copy) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, 1));
   auto view_of = [&]() -> absl::StatusOr<ArrayRef> {
     mu_.AssertHeld();
     ASSIGN_OR_RETURN(ArrayRef array, FindLiveArray(*session, handle));
@@ -142,7 +142,7 @@ absl::Status Controller::RemapArrays(SessionId id, const std::vector<ArrayHandle
                                      core::CopySemantics copy,
                                      const std::vector<ArrayHandle>& results) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, results.size()));
   auto remap = [&]() -> absl::Status {
     mu_.AssertHeld();
     RETURN_IF_ERROR(CheckShardCount(results.size(), outputs.size()));
@@ -171,13 +171,16 @@ absl::Status Controller::RemapArrays(SessionId id, const std::vector<ArrayHandle
         const core::ShardInterval &a = m.from[k], &b = m.to[k];
         if (a.step <= 0 || b.step <= 0) return bad;
         int64_t i = a.start, j = b.start;
-        for (; i < a.end && j < b.end; i += a.step, j += b.step) {
+        for (; i < a.end && j < b.end;) {
           if (i < 0 || i >= from.num_shards() || j < 0 || j >= to.num_shards()) return bad;
           to.parts[j] = from.shard(i);
           if (to.parts[j].device != to.list->devices[j]) {
             return absl::InvalidArgumentError(
                 "remap plan: a shard would change its device; use a copy for that");
           }
+          if (a.step >= a.end - i || b.step >= b.end - j) break;
+          i += a.step;
+          j += b.step;
         }
       }
     }

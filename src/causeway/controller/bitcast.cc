@@ -75,7 +75,7 @@ absl::Status Controller::BitcastArrays(SessionId id, const std::vector<ArrayHand
                                        core::CopySemantics copy,
                                        const std::vector<ArrayHandle>& results) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, results.size()));
   absl::Status first;
   if (handles.size() != outputs.size() || handles.size() != results.size()) {
     first = absl::InvalidArgumentError("bitcast: as many outputs and results as inputs, please");
@@ -91,6 +91,7 @@ absl::Status Controller::BitcastArrays(SessionId id, const std::vector<ArrayHand
     absl::StatusOr<ArrayRef> made = source;
     if (source.ok()) made = Bitcast(*source, outputs[k]);
     session->arrays[results[k]] = made.ok() ? *made : ErrorArray(made.status());
+    if (made.ok()) MarkBuffer(*session, (*made)->whole);
     first.Update(made.status());
     if (made.ok() && (*made)->error.ok() && copy == core::CopySemantics::kDonateInput) {
       MarkDeleted(**source);

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "causeway/base/check.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
@@ -40,8 +41,10 @@ absl::StatusOr<DeviceListRef> Controller::Intern(const std::vector<DeviceId>& de
   list->id = next_id_++;
   list->devices = devices;
   // A cluster sees few lists; a client that invents them endlessly must not fill the head.
-  constexpr size_t kMaxLists = 1 << 16;
-  if (lists_.size() >= kMaxLists || FAULT_POINT("controller.forget_lists")) lists_.clear();
+  if (lists_.size() >= static_cast<size_t>(limits::kDeviceListsMax) ||
+      FAULT_POINT("controller.forget_lists")) {
+    lists_.clear();
+  }
   lists_.emplace(devices, list);
   return DeviceListRef(list);
 }

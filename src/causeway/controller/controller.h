@@ -93,6 +93,7 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   core::ClusterView Describe() override;
   SessionId OpenSession(const std::string& peer) override;
   void CloseSession(SessionId session) override;
+  bool MayGoOn(SessionId session, absl::AnyInvocable<void() &&>& resume) override;
   uint64_t NewServerHandle(SessionId session) override;
   absl::Status MakeArray(SessionId session, ArrayHandle result, core::ArraySpec spec,
                          std::vector<core::HostShards> sources) override;
@@ -170,6 +171,16 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void BindError(Session& session, const std::vector<ArrayHandle>& handles,
                  const absl::Status& error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // run_ahead.cc
+  // Counts a piece of work on these devices; true: it is a mark, to be followed by MarkReached.
+  bool MarkDue(Session& session, const DeviceList& list) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void MarkReached(SessionId id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Counts the making of a buffer, which its workers can be asked for.
+  void MarkBuffer(Session& session, const BufferRef& buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // RESOURCE_EXHAUSTED when the session cannot hold so many more.
+  absl::StatusOr<Session*> FindSessionFor(SessionId id, size_t new_arrays)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // buffers.cc
   absl::StatusOr<DeviceListRef> Intern(const std::vector<DeviceId>& devices)
@@ -254,8 +265,10 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // execute.cc
-  // The request that the launch's workers report to, when the client wants its status.
-  RequestId WatchExecution(Session& session, StatusHandle status, const core::GateRef& gate)
+  // The request that the launch's workers report to, when the client wants its status or the launch
+  // is a mark (run_ahead.cc); 0 otherwise.
+  RequestId WatchExecution(Session& session, StatusHandle status, const DeviceList& list,
+                           const core::GateRef& gate)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Launch(Session& session, const core::ExecuteRequest& request,
                       const Executable& executable, const core::ExecuteResult& names)

@@ -77,7 +77,7 @@ absl::Status Controller::CopyArrays(SessionId id, const std::vector<ArrayHandle>
                                     core::CopySemantics copy,
                                     const std::vector<ArrayHandle>& results) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, results.size()));
   absl::Status first;
   for (size_t k = 0; k < handles.size() && k < results.size(); ++k) {
     ArrayRef source;
@@ -95,6 +95,7 @@ absl::Status Controller::CopyArrays(SessionId id, const std::vector<ArrayHandle>
     };
     absl::StatusOr<ArrayRef> made = make();
     session->arrays[results[k]] = made.ok() ? *made : ErrorArray(made.status());
+    if (made.ok()) MarkBuffer(*session, (*made)->whole);
     if (!made.ok() && first.ok()) first = made.status();
     if (made.ok() && copy == core::CopySemantics::kDonateInput && (*made)->whole != nullptr &&
         (*made)->whole != source->whole && (*made)->error.ok()) {
@@ -216,7 +217,7 @@ absl::Status Controller::ReshardArrays(SessionId id, const std::vector<ArrayHand
                                        core::CopySemantics copy,
                                        const std::vector<ArrayHandle>& results) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, results.size()));
   absl::Status first;
   if (handles.size() != outputs.size() || handles.size() != results.size()) {
     first = absl::InvalidArgumentError("reshard: as many outputs and results as inputs, please");
@@ -236,6 +237,7 @@ absl::Status Controller::ReshardInto(Session& session, ArrayHandle handle,
   const absl::StatusOr<ArrayRef> source = made;
   if (made.ok()) made = Reshard(*made, to, copy == core::CopySemantics::kAlwaysCopy);
   session.arrays[result] = made.ok() ? *made : ErrorArray(made.status());
+  if (made.ok()) MarkBuffer(session, (*made)->whole);
   if (made.ok() && (*made)->error.ok() && copy == core::CopySemantics::kDonateInput) {
     (*made)->whole->deleted_marks = {std::make_shared<bool>(false)};
     MarkDeleted(**source);

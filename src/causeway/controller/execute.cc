@@ -6,6 +6,7 @@
 #include "absl/container/inlined_vector.h"
 #include "absl/strings/str_cat.h"
 #include "causeway/base/check.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
@@ -16,14 +17,15 @@ namespace causeway::controller {
 absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
                                                         const core::ExecuteRequest& request) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, request.results.size()));
   core::ExecuteResult names;
   names.results = request.results;
   names.status = request.status;
   auto bind_error = [&](const absl::Status& error) {
     mu_.AssertHeld();
     BindError(*session, names.results, error);
-    if (names.status.value() != 0) {
+    if (names.status.value() != 0 &&
+        session->executions.size() < static_cast<size_t>(limits::kSessionStatusesMax)) {
       auto execution = std::make_shared<Execution>();
       execution->status = error;
       session->executions[names.status] = std::move(execution);
@@ -52,6 +54,10 @@ absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
   if (names.results.size() != num_outputs) {
     status = absl::InvalidArgumentError(absl::StrCat(names.results.size(), " result handles for ",
                                                      num_outputs, " outputs"));
+  } else if (session->executions.size() >= static_cast<size_t>(limits::kSessionStatusesMax)) {
+    status = absl::ResourceExhaustedError(
+        absl::StrCat("this session has not asked for the outcome of kSessionStatusesMax = ",
+                     limits::kSessionStatusesMax, " executions; ask for some"));
   } else if (executable.binding->program->reshard != nullptr) {
     status = LaunchReshard(*session, request, *executable.binding, &names);
   } else if (executable.binding->program->request.kind != core::ProgramKind::kXla) {
@@ -145,7 +151,7 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
     session.arrays[names.results[i]] = std::move(array);
   }
 
-  const RequestId report = WatchExecution(session, names.status, gate);
+  const RequestId report = WatchExecution(session, names.status, *binding.list, gate);
   const wire::Encoded command =
       wire::EncodeLaunch({binding.id, epoch_, seq, report, arg_ids, output_ids, protect});
   for (const DeviceList::Member& member : binding.list->members) {
@@ -159,15 +165,23 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
   return absl::OkStatus();
 }
 
-RequestId Controller::WatchExecution(Session& session, StatusHandle status,
+RequestId Controller::WatchExecution(Session& session, StatusHandle status, const DeviceList& list,
                                      const core::GateRef& gate) {
-  if (status.value() == 0) return RequestId();
+  const bool mark = MarkDue(session, list);
+  if (status.value() == 0) {
+    if (!mark) return RequestId();
+    return NewRequest([this, id = session.id](PendingRequest&) {
+      mu_.AssertHeld();
+      MarkReached(id);
+    });
+  }
   auto execution = std::make_shared<Execution>();
   execution->gate = gate;
   execution->replies_due = 1;
   session.executions[status] = execution;
-  return NewRequest([this, execution](PendingRequest& reply) {
+  return NewRequest([this, execution, mark, id = session.id](PendingRequest& reply) {
     mu_.AssertHeld();
+    if (mark) MarkReached(id);
     auto finish = [this, execution, status = reply.status](const absl::Status& cause) {
       mu_.AssertHeld();
       execution->status = !cause.ok() ? cause : status;

@@ -208,7 +208,7 @@ absl::Status Controller::LaunchHost(Session& session, const core::ExecuteRequest
     outputs.push_back(array->whole->id);
     session.arrays[names.results[i]] = std::move(array);
   }
-  const RequestId report = WatchExecution(session, names.status, gate);
+  const RequestId report = WatchExecution(session, names.status, *binding.list, gate);
   const wire::Encoded command = wire::EncodeLaunch(
       {binding.id, epoch_, LaunchSeq(), report, args, outputs, {}, request.stream});
   for (const DeviceList::Member& member : binding.list->members) {

@@ -341,7 +341,7 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
               << opened->drain_us << " us, client in " << opened->client_us << " us, adopted "
               << opened->adopted_buffers << " buffers in " << opened->adopt_us << " us)";
   } else if (auto* pong = std::get_if<wire::PongEvent>(&event)) {
-    worker.pongs_seen = std::max(worker.pongs_seen, pong->number);
+    worker.pongs_seen = std::max(worker.pongs_seen, std::min(pong->number, worker.pings_sent));
     worker.last_heard = clock_.WallNow();
     worker.stats = std::move(pong->stats);
     worker.progress = std::move(pong->progress);

@@ -149,6 +149,10 @@ struct Session {
   absl::flat_hash_map<ArrayHandle, ArrayRef> arrays;
   absl::flat_hash_map<ExecutableHandle, Executable> executables;
   std::map<StatusHandle, std::shared_ptr<Execution>> executions;
+  // Work since the last mark, by worker; marks not yet reached; who waits for them (run_ahead.cc).
+  std::vector<int> unmarked;
+  int marks_due = 0;
+  absl::AnyInvocable<void() &&> resume;
 };
 
 // A question to one or more workers.

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/log.h"
 #include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
@@ -82,6 +83,11 @@ void Controller::Compile(
       mu_.AssertHeld();
       RETURN_IF_ERROR(status);
       ASSIGN_OR_RETURN(Session * session, FindSession(id));
+      if (session->executables.size() >= static_cast<size_t>(limits::kSessionExecutablesMax)) {
+        return absl::ResourceExhaustedError(absl::StrCat(
+            "this session holds kSessionExecutablesMax = ", limits::kSessionExecutablesMax,
+            " executables; let some go (jax.clear_caches())"));
+      }
       ASSIGN_OR_RETURN(BindingRef binding, Bind(program, list));
       auto view = std::make_shared<core::ExecutableView>();
       view->handle = ExecutableHandle(session->next_handle++);

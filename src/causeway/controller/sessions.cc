@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
 #include "causeway/controller/locked.h"
@@ -40,6 +41,7 @@ void Controller::CloseSession(SessionId id) {
   if (it == sessions_.end()) return;
   std::unique_ptr<Session> session = std::move(it->second);
   sessions_.erase(it);
+  if (session->resume != nullptr) Defer(std::move(session->resume));
   for (auto& [handle, execution] : session->executions) {
     if (execution->done != nullptr) {
       Defer([done = std::move(execution->done)]() mutable {
@@ -96,7 +98,10 @@ absl::StatusOr<ArrayRef> Controller::FindLiveArray(Session& session, ArrayHandle
 
 void Controller::BindError(Session& session, const std::vector<ArrayHandle>& handles,
                            const absl::Status& error) {
-  for (ArrayHandle handle : handles) session.arrays[handle] = ErrorArray(error);
+  for (ArrayHandle handle : handles) {
+    if (session.arrays.size() >= static_cast<size_t>(limits::kSessionArraysMax)) return;
+    session.arrays[handle] = ErrorArray(error);
+  }
 }
 
 }  // namespace causeway::controller

@@ -189,7 +189,7 @@ absl::StatusOr<Plan> PlanShards(const core::ArraySpec& spec,
 absl::Status Controller::MakeArray(SessionId id, ArrayHandle result, core::ArraySpec spec,
                                    std::vector<core::HostShards> sources) {
   Locked lock(this);
-  ASSIGN_OR_RETURN(Session * session, FindSession(id));
+  ASSIGN_OR_RETURN(Session * session, FindSessionFor(id, 1));
   auto make = [&]() -> absl::StatusOr<ArrayRef> {
     mu_.AssertHeld();
     const int64_t element_bytes = model::HostByteWidth(spec.dtype);
@@ -243,6 +243,7 @@ absl::Status Controller::MakeArray(SessionId id, ArrayHandle result, core::Array
       shards[worker].push_back(std::move(shard));
     }
     SendBuild(buffer, shards);
+    MarkBuffer(*session, buffer);
     for (size_t s = 0; s < sources.size(); ++s) uploads[s]->SendTo(std::move(targets[s]));
     return array;
   };

@@ -151,6 +151,10 @@ class Runtime {
   virtual SessionId OpenSession(const std::string& peer) = 0;
   virtual void CloseSession(SessionId session) = 0;
 
+  // False: the session has queued as much work as it may, and `resume` is called once, when the
+  // workers have caught up or the session is closed. For the front end to stop reading meanwhile.
+  virtual bool MayGoOn(SessionId session, absl::AnyInvocable<void() &&>& resume) = 0;
+
   // Handles the server makes are >= 2^48, unique in the session over arrays, executables, statuses.
   virtual uint64_t NewServerHandle(SessionId session) = 0;
 

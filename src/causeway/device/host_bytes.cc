@@ -1,6 +1,7 @@
 // Allocation of host memory blocks.
 #include "causeway/device/host_bytes.h"
 
+#include <cstdint>
 #include <cstdlib>
 #include <utility>
 
@@ -10,6 +11,7 @@ constexpr size_t kAlignment = 64;
 }  // namespace
 
 std::shared_ptr<HostBlock> HostBlock::Allocate(size_t size) {
+  if (size > SIZE_MAX / 2) return nullptr;
   const size_t rounded = (size + kAlignment) / kAlignment * kAlignment;
   void* memory = std::aligned_alloc(kAlignment, rounded);
   if (memory == nullptr) return nullptr;

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "causeway/base/limits.h"
 
 namespace causeway::model {
 
@@ -23,12 +24,19 @@ absl::StatusOr<int64_t> SpannedBytes(const Shape& shape, const std::vector<int64
     return absl::InvalidArgumentError(absl::StrCat(byte_strides.size(), " strides for an array of ",
                                                    shape.size(), " dimensions"));
   }
-  if (NumElements(shape) == 0) return 0;
+  const int64_t elements = NumElements(shape);
+  if (elements == 0) return 0;
+  const int64_t span_max = elements * element_bytes * limits::kStrideSpanMax;
   int64_t last = 0;
   for (size_t d = 0; d < shape.size(); ++d) {
     if (shape[d] <= 1) continue;
     if (byte_strides[d] < 0) {
       return absl::InvalidArgumentError("negative byte strides; make the array contiguous first");
+    }
+    if (byte_strides[d] > (span_max - last) / (shape[d] - 1)) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("byte strides that span more than kStrideSpanMax = ", limits::kStrideSpanMax,
+                       " times the array's bytes; make the array contiguous first"));
     }
     last += (shape[d] - 1) * byte_strides[d];
   }
@@ -58,6 +66,8 @@ void CopyStrided(const Shape& dims, int64_t element_bytes, const char* source,
     std::memcpy(target, source, run);
     size_t d = outer;
     while (d-- > 0) {
+      // The stride of such a dimension means nothing and may be any number.
+      if (dims[d] == 1) continue;
       source += source_strides[d];
       target += target_strides[d];
       if (++index[d] < dims[d]) break;

@@ -48,5 +48,22 @@ TEST(HostCopy, NothingAndScalars) {
   EXPECT_EQ(target, 'y');
 }
 
+TEST(HostCopy, StridesOfNoRealArrayAreRefused) {
+  EXPECT_EQ(SpannedBytes({4}, {int64_t{1} << 40}, 4).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(SpannedBytes({3, 3}, {INT64_MAX / 2, INT64_MAX / 2}, 4).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(*SpannedBytes({4}, {16}, 4), 52);  // padded
+  EXPECT_EQ(*SpannedBytes({4}, {0}, 4), 4);    // broadcast
+}
+
+TEST(HostCopy, TheStrideOfASingleElementMeansNothing) {
+  std::vector<int32_t> source = {1, 2}, target = {0, 0};
+  CopyStrided({2, 1, 1}, 4, reinterpret_cast<char*>(source.data()), {4, INT64_MAX, INT64_MIN},
+              reinterpret_cast<char*>(target.data()), {4, INT64_MIN, 4});
+  EXPECT_EQ(target, source);
+  EXPECT_EQ(*SpannedBytes({2, 1}, {4, INT64_MAX}, 4), 8);
+}
+
 }  // namespace
 }  // namespace causeway::model

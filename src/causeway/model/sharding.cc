@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/status_macros.h"
 
 namespace causeway::model {
@@ -40,9 +41,37 @@ int64_t NumElements(const Shape& shape) {
   return n;
 }
 
+absl::Status CheckShape(const Shape& shape) {
+  if (shape.size() > limits::kArrayRankMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("an array of ", shape.size(), " dimensions; kArrayRankMax = ",
+                     limits::kArrayRankMax, " are possible: reshape it"));
+  }
+  int64_t elements = 1;
+  for (int64_t d : shape) {
+    if (d < 0) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("an array dimension is ", d, "; dimensions start at 0"));
+    }
+    if (d > limits::kArrayElementsMax / elements) {
+      return absl::ResourceExhaustedError(
+          absl::StrCat("an array of more than kArrayElementsMax = ", limits::kArrayElementsMax,
+                       " elements; use smaller arrays"));
+    }
+    elements *= std::max<int64_t>(1, d);
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::vector<int64_t>> OpSharding::TileAssignment() const {
   int64_t n = 1;
-  for (int64_t d : tile_dims) n *= d;
+  for (int64_t d : tile_dims) {
+    if (d <= 0 || d > limits::kShardsMax / n) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "sharding: a tile assignment needs 1 to kShardsMax = ", limits::kShardsMax, " tiles"));
+    }
+    n *= d;
+  }
   std::vector<int64_t> out;
   if (!tile_devices.empty()) {
     out = tile_devices;
@@ -53,6 +82,13 @@ absl::StatusOr<std::vector<int64_t>> OpSharding::TileAssignment() const {
     const size_t rank = iota_reshape_dims.size();
     if (iota_transpose_perm.size() != rank) {
       return absl::InvalidArgumentError("sharding: iota permutation and dimensions differ in rank");
+    }
+    int64_t cells = 1;
+    for (int64_t d : iota_reshape_dims) {
+      if (d <= 0 || d > n / cells) {
+        return absl::InvalidArgumentError("sharding: iota size differs from tile size");
+      }
+      cells *= d;
     }
     std::vector<int64_t> stride(rank, 1);
     for (size_t d = rank; d-- > 1;) stride[d - 1] = stride[d] * iota_reshape_dims[d];

@@ -31,6 +31,9 @@ Box FullBox(const Shape& shape);
 // The common part of two boxes of one rank; has zero elements where they do not meet.
 Box Intersect(const Box& a, const Box& b);
 int64_t NumElements(const Shape& shape);
+// For shapes that come from elsewhere; all arithmetic here is safe on those that pass.
+// INVALID_ARGUMENT for a negative dimension, RESOURCE_EXHAUSTED for too many dimensions or elements.
+absl::Status CheckShape(const Shape& shape);
 
 // XLA's OpSharding, without its protocol buffer.
 struct OpSharding {

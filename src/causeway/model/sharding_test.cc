@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "causeway/base/limits.h"
 #include "gtest/gtest.h"
 
 namespace causeway::model {
@@ -182,6 +183,28 @@ TEST(Sharding, MovingItKeepsTheCut) {
   EXPECT_EQ(*moved->ShardBox({4}, 1), (Box{{2}, {4}}));
   EXPECT_TRUE(SameMemoryKind("", "device"));
   EXPECT_FALSE(SameMemoryKind("", "pinned_host"));
+}
+
+TEST(Shapes, TooLargeOnesAreRefusedByName) {
+  EXPECT_TRUE(CheckShape({}).ok());
+  EXPECT_TRUE(CheckShape({0, 5}).ok());
+  EXPECT_TRUE(CheckShape({limits::kArrayElementsMax}).ok());
+  EXPECT_EQ(CheckShape({-1}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(CheckShape({limits::kArrayElementsMax, 2}).code(),
+            absl::StatusCode::kResourceExhausted);
+  // An empty dimension does not excuse the others: strides would overflow.
+  EXPECT_EQ(CheckShape({INT64_MAX, 0, INT64_MAX}).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(CheckShape(Shape(limits::kArrayRankMax + 1, 1)).code(),
+            absl::StatusCode::kResourceExhausted);
+}
+
+TEST(Shapes, TileAssignmentsOfNoClusterAreRefused) {
+  OpSharding op = Tiled({INT64_MAX, INT64_MAX});
+  EXPECT_EQ(op.TileAssignment().status().code(), absl::StatusCode::kResourceExhausted);
+  op = Tiled({2, 2});
+  op.iota_reshape_dims = {INT64_MAX, 4};
+  op.iota_transpose_perm = {1, 0};
+  EXPECT_EQ(op.TileAssignment().status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 }  // namespace

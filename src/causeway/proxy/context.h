@@ -42,6 +42,7 @@ class Context {
 
   core::Runtime& runtime;
   const Options options;
+  Version newest() const { return {options.max_protocol, kMaxVersion.serdes}; }
   Counters counters;
 
   // A stream begins and ends. RESOURCE_EXHAUSTED or UNAVAILABLE when there can be no more.

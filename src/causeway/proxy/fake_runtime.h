@@ -30,6 +30,7 @@ class FakeRuntime : public core::Runtime {
   core::CompileRequest last_compile;
   core::ArraySpec last_spec;             // of MakeArray
   bool hold_ready = false;               // AwaitReady waits for ReleaseReady()
+  bool far_ahead = false;                // MayGoOn says no until CatchUp()
 
   bool WaitClosed(size_t n) {
     absl::MutexLock lock(&mu);
@@ -77,6 +78,22 @@ class FakeRuntime : public core::Runtime {
       held.swap(held_);
     }
     for (auto& done : held) std::move(done)(absl::CancelledError("session closed"));
+  }
+  bool MayGoOn(SessionId, absl::AnyInvocable<void() &&>& resume) override {
+    absl::MutexLock lock(&mu);
+    if (!far_ahead) return true;
+    resume_ = std::move(resume);
+    return false;
+  }
+  // The workers have caught up.
+  void CatchUp() {
+    absl::AnyInvocable<void() &&> resume;
+    {
+      absl::MutexLock lock(&mu);
+      far_ahead = false;
+      resume = std::move(resume_);
+    }
+    if (resume) std::move(resume)();
   }
   uint64_t NewServerHandle(SessionId) override {
     absl::MutexLock lock(&mu);
@@ -359,6 +376,7 @@ class FakeRuntime : public core::Runtime {
   std::set<uint64_t> deleted_, statuses_;
   std::map<uint64_t, std::shared_ptr<core::ExecutableView>> executables_;
   std::vector<core::StatusCallback> held_;
+  absl::AnyInvocable<void() &&> resume_;
 };
 
 }  // namespace causeway::proxy

@@ -74,14 +74,15 @@ class StoreCall final : public grpc::ServerReadReactor<grpc::ByteBuffer> {
 class LookupCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
  public:
   LookupCall(Context& context, const grpc::ByteBuffer* request) {
-    absl::StatusOr<absl::Cord> bytes = Find(context, request);
-    if (!bytes.ok()) {
-      Finish(ToGrpc(bytes.status()));
+    absl::StatusOr<HostBufferStore::Found> found = Find(context, request);
+    if (!found.ok()) {
+      Finish(ToGrpc(found.status()));
       return;
     }
     context.counters.lookups.fetch_add(1, std::memory_order_relaxed);
-    context.counters.lookup_bytes.fetch_add(bytes->size(), std::memory_order_relaxed);
-    rest_ = *std::move(bytes);
+    context.counters.lookup_bytes.fetch_add(found->bytes.size(), std::memory_order_relaxed);
+    rest_ = std::move(found->bytes);
+    lease_ = std::move(found->lease);
     WriteNext();
   }
 
@@ -93,7 +94,7 @@ class LookupCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   void OnDone() override { delete this; }
 
  private:
-  static absl::StatusOr<absl::Cord> Find(Context& context, const grpc::ByteBuffer* request) {
+  static absl::StatusOr<HostBufferStore::Found> Find(Context& context, const grpc::ByteBuffer* request) {
     std::string text;
     std::vector<grpc::Slice> slices;
     if (!request->Dump(&slices).ok()) {
@@ -124,6 +125,7 @@ class LookupCall final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
   }
 
   absl::Cord rest_;
+  std::shared_ptr<void> lease_;
   grpc::ByteBuffer chunk_;
 };
 

@@ -12,6 +12,12 @@
 #include "causeway/base/status_macros.h"
 
 namespace causeway::proxy {
+namespace {
+
+// Smaller buffers travel inside commands, whose number is bounded elsewhere.
+constexpr int64_t kCountedBytesMin = 4 << 10;
+
+}  // namespace
 
 // Bytes that may still be under way. Several takers may ask; each is called once.
 class HostBufferStore::PendingBytes final : public core::HostBytes {
@@ -151,10 +157,29 @@ void HostBufferStore::Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes) 
     claimant = std::move(entry.claimant);
     entries_.erase(it);
   }
-  if (claimant != nullptr) claimant->Resolve(std::move(bytes));
+  if (claimant == nullptr) return;
+  if (bytes.ok()) bytes = Counted(*std::move(bytes));
+  claimant->Resolve(std::move(bytes));
 }
 
-absl::Status HostBufferStore::Put(uint64_t handle, absl::Cord bytes) {
+absl::Cord HostBufferStore::Counted(absl::Cord bytes) const {
+  const auto flat = bytes.TryFlat();
+  const auto size = static_cast<int64_t>(bytes.size());
+  if (!flat.has_value() || size < kCountedBytesMin) return bytes;
+  in_flight_->Take(size);
+  // The view stays valid: uploads lie in memory of their own, which `bytes` keeps. (A small cord
+  // keeps its bytes inside itself, so it has to stay where it is.)
+  auto owner = std::make_unique<absl::Cord>(std::move(bytes));
+  const absl::string_view view = *owner->TryFlat();
+  return absl::MakeCordFromExternal(
+      view, [owner = std::move(owner), room = in_flight_, size]() mutable {
+        owner = nullptr;
+        room->GiveBack(size);
+      });
+}
+
+absl::Status HostBufferStore::Store(uint64_t handle, absl::Cord bytes,
+                                    std::shared_ptr<void> lease) {
   {
     absl::MutexLock lock(&mu_);
     const int64_t size = static_cast<int64_t>(bytes.size());
@@ -162,13 +187,26 @@ absl::Status HostBufferStore::Put(uint64_t handle, absl::Cord bytes) {
     Entry& entry = entries_[handle];
     entry.uploading = true;
     entry.size = size;
+    entry.lease = std::move(lease);
     bytes_ += size;
   }
   Finish(handle, std::move(bytes));
   return absl::OkStatus();
 }
 
-absl::StatusOr<absl::Cord> HostBufferStore::Lookup(uint64_t handle) {
+absl::Status HostBufferStore::Put(uint64_t handle, absl::Cord bytes) {
+  return Store(handle, std::move(bytes), nullptr);
+}
+
+absl::Status HostBufferStore::PutForClient(uint64_t handle, absl::Cord bytes) {
+  const auto size = static_cast<int64_t>(bytes.size());
+  in_flight_->Take(size);
+  std::shared_ptr<void> lease(nullptr,
+                              [room = in_flight_, size](void*) { room->GiveBack(size); });
+  return Store(handle, std::move(bytes), std::move(lease));
+}
+
+absl::StatusOr<HostBufferStore::Found> HostBufferStore::Lookup(uint64_t handle) {
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(shutdown_);
   auto it = entries_.find(handle);
@@ -177,11 +215,12 @@ absl::StatusOr<absl::Cord> HostBufferStore::Lookup(uint64_t handle) {
         "host buffer ", handle, " is not in this session; copy an array to it first, and look it "
         "up before it is deleted"));
   }
-  return it->second.bytes;
+  return Found{it->second.bytes, it->second.lease};
 }
 
 absl::Status HostBufferStore::Delete(uint64_t handle) {
   absl::Cord bytes;  // freed after the lock
+  std::shared_ptr<void> lease;
   absl::MutexLock lock(&mu_);
   RETURN_IF_ERROR(shutdown_);
   auto it = entries_.find(handle);
@@ -191,6 +230,7 @@ absl::Status HostBufferStore::Delete(uint64_t handle) {
   }
   bytes_ -= it->second.size;
   bytes = std::move(it->second.bytes);
+  lease = std::move(it->second.lease);
   entries_.erase(it);
   return absl::OkStatus();
 }
@@ -198,6 +238,7 @@ absl::Status HostBufferStore::Delete(uint64_t handle) {
 std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
   auto fresh = std::make_shared<PendingBytes>();
   absl::StatusOr<absl::Cord> now;
+  std::shared_ptr<void> lease;  // given back after the lock
   {
     absl::MutexLock lock(&mu_);
     auto it = entries_.find(handle);
@@ -206,6 +247,7 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
     } else if (it != entries_.end() && it->second.ready) {
       bytes_ -= it->second.size;
       now = std::move(it->second.bytes);
+      lease = std::move(it->second.lease);
       entries_.erase(it);
     } else if (it != entries_.end()) {
       if (it->second.claimant == nullptr) it->second.claimant = fresh;
@@ -219,6 +261,7 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
       return fresh;
     }
   }
+  if (now.ok()) now = Counted(*std::move(now));
   fresh->Resolve(std::move(now));
   return fresh;
 }

@@ -21,15 +21,18 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "causeway/base/limits.h"
 #include "causeway/core/runtime.h"
+#include "causeway/proxy/room.h"
 
 namespace causeway::proxy {
 
 class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
  public:
   struct Limits {
-    int64_t max_bytes = int64_t{64} << 30;  // stored or being uploaded
-    int64_t max_buffers = 1 << 20;          // stored, being uploaded, or claimed and awaited
+    int64_t max_bytes = limits::kSessionBytesMax;      // stored or being uploaded
+    int64_t max_buffers = limits::kSessionBuffersMax;  // same, or claimed and awaited
+    int64_t max_in_flight = limits::kSessionBytesInFlight;
   };
 
   // A buffer that is being received. Destroying it before Commit() fails whoever claimed it.
@@ -57,19 +60,30 @@ class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
     std::unique_ptr<char[]> data_;
   };
 
-  explicit HostBufferStore(Limits limits) : limits_(limits) {}
+  explicit HostBufferStore(Limits limits)
+      : limits_(limits), in_flight_(std::make_shared<Room>(limits.max_in_flight)) {}
 
   absl::StatusOr<std::unique_ptr<Upload>> BeginUpload(uint64_t handle, int64_t size);
   // Stores bytes that are complete already.
   absl::Status Put(uint64_t handle, absl::Cord bytes);
+  // The same for bytes on their way to the client: in flight until they are deleted and every
+  // answer to a look-up is gone.
+  absl::Status PutForClient(uint64_t handle, absl::Cord bytes);
+  struct Found {
+    absl::Cord bytes;
+    std::shared_ptr<void> lease;  // to be kept as long as the bytes are
+  };
   // Never waits.
-  absl::StatusOr<absl::Cord> Lookup(uint64_t handle);
+  absl::StatusOr<Found> Lookup(uint64_t handle);
   absl::Status Delete(uint64_t handle);
   // Takes the buffer out of the store, now or when it comes. Never null.
   std::shared_ptr<core::HostBytes> Claim(uint64_t handle);
 
   // Fails what waits with CANCELLED and drops everything. Later calls get CANCELLED too.
   void Shutdown(absl::string_view reason);
+
+  // Bytes that a request claimed and that still take memory here, and bytes for the client.
+  Room& in_flight() { return *in_flight_; }
 
   int64_t num_buffers();
   int64_t num_bytes();
@@ -81,13 +95,19 @@ class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
     bool ready = false;
     int64_t size = 0;
     absl::Cord bytes;                        // ready
+    std::shared_ptr<void> lease;             // ready, and for the client
     std::shared_ptr<PendingBytes> claimant;  // claimed before ready
   };
 
   absl::Status Reserve(uint64_t handle, int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes);
 
+  absl::Status Store(uint64_t handle, absl::Cord bytes, std::shared_ptr<void> lease);
+  // The same bytes, counted as in flight until the last copy of the cord is gone.
+  absl::Cord Counted(absl::Cord bytes) const;
+
   const Limits limits_;
+  const std::shared_ptr<Room> in_flight_;
   absl::Mutex mu_;
   absl::flat_hash_map<uint64_t, Entry> entries_ ABSL_GUARDED_BY(mu_);
   int64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;

@@ -39,7 +39,7 @@ absl::Status Send(HostBufferStore& store, uint64_t handle, int64_t size,
 TEST(HostBufferStore, UploadThenClaim) {
   auto store = Store();
   ASSERT_TRUE(Send(*store, 1, 6, {"abc", "", "def"}).ok());
-  EXPECT_EQ(*store->Lookup(1), "abcdef");
+  EXPECT_EQ(store->Lookup(1)->bytes, "abcdef");
   EXPECT_EQ(store->num_bytes(), 6);
   Result got;
   Listen(store->Claim(1), &got);
@@ -76,7 +76,7 @@ TEST(HostBufferStore, EmptyBuffersExist) {
   auto store = Store();
   ASSERT_TRUE(Send(*store, 3, 0, {}).ok());
   ASSERT_TRUE(store->Lookup(3).ok());
-  EXPECT_EQ(store->Lookup(3)->size(), 0u);
+  EXPECT_EQ(store->Lookup(3)->bytes.size(), 0u);
   EXPECT_TRUE(store->Delete(3).ok());
   EXPECT_EQ(store->Delete(3).code(), absl::StatusCode::kNotFound);
 }
@@ -111,7 +111,7 @@ TEST(HostBufferStore, InsertsOnce) {
   ASSERT_TRUE(Send(*store, 1, 1, {"a"}).ok());
   EXPECT_EQ(Send(*store, 1, 1, {"b"}).code(), absl::StatusCode::kAlreadyExists);
   EXPECT_EQ(store->Put(1, absl::Cord("b")).code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_EQ(*store->Lookup(1), "a");
+  EXPECT_EQ(store->Lookup(1)->bytes, "a");
 }
 
 TEST(HostBufferStore, LimitsAreNamed) {

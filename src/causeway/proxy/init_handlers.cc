@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "causeway/base/log.h"
+#include "causeway/model/sharding.h"
 #include "causeway/proxy/handlers.h"
 #include "causeway/wire/ifrt_values.h"
 
@@ -163,6 +164,9 @@ void HandleDefaultDeviceAssignment(Call call,
 void HandleDefaultLayout(Call call, const ifrt::DefaultLayoutRequest& request) {
   if (absl::StatusOr<model::DType> dtype = wire::ParseDType(request.dtype().kind()); !dtype.ok()) {
     return call.Fail(dtype.status());
+  }
+  if (absl::Status s = model::CheckShape({request.dims().begin(), request.dims().end()}); !s.ok()) {
+    return call.Fail(std::move(s));
   }
   call.response().mutable_get_default_layout_response()->set_serialized_pjrt_layout(
       wire::RowMajorLayoutText(static_cast<size_t>(request.dims_size())));

@@ -25,7 +25,9 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "causeway/base/limits.h"
 #include "causeway/core/runtime.h"
+#include "causeway/proxy/version.h"
 
 namespace grpc {
 class ServerBuilder;
@@ -50,13 +52,19 @@ struct Options {
   std::string large_transfer_directory;
 
   // Limits, a session each.
-  int64_t max_bytes_per_session = int64_t{64} << 30;  // host buffers stored or being uploaded
-  int64_t max_buffers_per_session = 1 << 20;          // same, counted; waiting claims too
-  int max_queued_replies = 4096;  // then reading stops until the client reads
+  int64_t max_bytes_per_session = limits::kSessionBytesMax;      // stored or being uploaded
+  int64_t max_buffers_per_session = limits::kSessionBuffersMax;  // same; waiting claims too
+  // Beyond these, reading from the client stops until there is less.
+  int64_t max_queued_replies = limits::kSessionRepliesMax;
+  int64_t max_open_calls = limits::kSessionOpenCallsMax;
+  int64_t max_bytes_in_flight = limits::kSessionBytesInFlight;
   // Limits of the process.
-  int max_message_bytes = 1 << 30;           // one request, such as a program
-  int max_concurrent_streams = 1 << 20;      // a connection; clients open one a host buffer
-  int max_sessions = 1 << 12;
+  int max_message_bytes = limits::kMessageBytesMax;  // one request, such as a program
+  int max_concurrent_streams = limits::kStreamsMax;
+  int max_sessions = limits::kSessionsMax;
+
+  // The newest protocol to agree on: an older server, for tests and for trouble with a new client.
+  int32_t max_protocol = kMaxVersion.protocol;
 
   // Decides whether a session may open; empty admits all. The status goes to the client as is.
   std::function<absl::Status(const Hello&)> admit;

@@ -54,10 +54,7 @@ void ReplyQueue::Send(std::unique_ptr<Reply> reply, const Bookkeeping& book) {
 void ReplyQueue::WriteNext() {
   writing_ = std::move(queue_.front());
   queue_.pop_front();
-  grpc::WriteOptions options;
-  // More is to follow at once, so the transport may put them in one packet.
-  if (!queue_.empty()) options.set_buffer_hint();
-  stream_->StartWrite(&writing_->message(), options);
+  stream_->Write(writing_->message(), /*more=*/!queue_.empty());
 }
 
 bool ReplyQueue::OnWriteDone(bool ok) {

@@ -14,7 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "causeway/proxy/user_contexts.h"
 #include "google/protobuf/arena.h"
-#include "grpcpp/support/server_callback.h"
+#include "grpcpp/support/status.h"
 #include "ifrt_session.pb.h"
 
 namespace causeway::proxy {
@@ -33,9 +33,19 @@ class Reply {
   ifrt::IfrtResponse* message_;
 };
 
+// Where replies go: one session's stream. Called with the queue's lock held, so neither method may
+// call back into the queue.
+class ReplyStream {
+ public:
+  virtual ~ReplyStream() = default;
+  // Starts to write `message`, which stays until ReplyQueue::OnWriteDone. `more` is to follow at
+  // once.
+  virtual void Write(const ifrt::IfrtResponse& message, bool more) = 0;
+  virtual void Finish(const grpc::Status& status) = 0;
+};
+
 class ReplyQueue {
  public:
-  using Stream = grpc::ServerBidiReactor<ifrt::IfrtRequest, ifrt::IfrtResponse>;
 
   // How a reply takes part in the client's bookkeeping of stacks.
   struct Bookkeeping {
@@ -46,7 +56,7 @@ class ReplyQueue {
   };
 
   // `stream` must live until the callbacks that Finish() leads to.
-  ReplyQueue(Stream* stream, size_t max_queued) : max_queued_(max_queued), stream_(stream) {}
+  ReplyQueue(ReplyStream* stream, size_t max_queued) : max_queued_(max_queued), stream_(stream) {}
 
   std::unique_ptr<Reply> NewReply();
   void Send(std::unique_ptr<Reply> reply, const Bookkeeping& book);
@@ -62,7 +72,7 @@ class ReplyQueue {
 
   const size_t max_queued_;
   absl::Mutex mu_;
-  Stream* const stream_;
+  ReplyStream* const stream_;
   bool finished_ ABSL_GUARDED_BY(mu_) = false;
   bool reading_held_ ABSL_GUARDED_BY(mu_) = false;
   std::deque<std::unique_ptr<Reply>> queue_ ABSL_GUARDED_BY(mu_);

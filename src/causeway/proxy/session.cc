@@ -28,7 +28,9 @@ std::optional<FutureTable::Future> FutureTable::Take(uint64_t handle) {
 }
 
 Call::Call(std::shared_ptr<Session> session, uint64_t op_id, uint64_t user_context, int kind)
-    : session_(std::move(session)), op_id_(op_id), user_context_(user_context), kind_(kind) {}
+    : session_(std::move(session)), op_id_(op_id), user_context_(user_context), kind_(kind) {
+  session_->open_calls.Take(1);
+}
 
 Call::Call(Call&& other) noexcept
     : session_(std::move(other.session_)),
@@ -76,6 +78,7 @@ void Call::Send(bool numbered) {
   session->replies->Send(std::move(reply_), {.user_context = user_context_,
                                              .named_by_error = named_by_error_,
                                              .numbered = numbered});
+  session->open_calls.GiveBack(1);
 }
 
 Session::Session(std::shared_ptr<Context> the_context, Version the_version, std::string the_peer,
@@ -86,7 +89,9 @@ Session::Session(std::shared_ptr<Context> the_context, Version the_version, std:
       replies(std::move(the_replies)),
       buffers(std::make_shared<HostBufferStore>(
           HostBufferStore::Limits{.max_bytes = context->options.max_bytes_per_session,
-                                  .max_buffers = context->options.max_buffers_per_session})) {}
+                                  .max_buffers = context->options.max_buffers_per_session,
+                                  .max_in_flight = context->options.max_bytes_in_flight})),
+      open_calls(context->options.max_open_calls) {}
 
 Session::~Session() { Close("its stream is gone"); }
 
@@ -99,6 +104,11 @@ void Session::Handle(const ifrt::IfrtRequest& request) {
   Dispatch(Call(shared_from_this(), request.request_metadata().op_id(),
                 request.request_metadata().user_context_id(), kind),
            request);
+}
+
+bool Session::MayRead(Room::Resume resume) {
+  return open_calls.MayPass(resume) && buffers->in_flight().MayPass(resume) &&
+         (!initialized || runtime().MayGoOn(id, resume));
 }
 
 void Session::Close(absl::string_view reason) {

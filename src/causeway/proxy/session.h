@@ -14,9 +14,11 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "causeway/base/limits.h"
 #include "causeway/core/runtime.h"
 #include "causeway/proxy/context.h"
 #include "causeway/proxy/host_buffer_store.h"
+#include "causeway/proxy/room.h"
 #include "causeway/proxy/version.h"
 #include "causeway/wire/ifrt_sharding.h"
 
@@ -49,7 +51,7 @@ class FutureTable {
 
  private:
   // Clients ask for every future at once; one that never asks loses the oldest.
-  static constexpr size_t kMaxFutures = 1 << 16;
+  static constexpr size_t kMaxFutures = limits::kSessionFuturesMax;
   absl::Mutex mu_;
   std::map<uint64_t, Future> futures_ ABSL_GUARDED_BY(mu_);
 };
@@ -93,6 +95,9 @@ class Session : public std::enable_shared_from_this<Session> {
 
   // Starts one request; its reply may follow later. Never blocks.
   void Handle(const ifrt::IfrtRequest& request);
+  // False: the client is ahead of us or of the workers, or does not fetch what it asked for; the
+  // next request is not to be read before `resume` was called.
+  bool MayRead(Room::Resume resume);
   // Ends the session in the runtime and fails what waits. Idempotent.
   void Close(absl::string_view reason);
 
@@ -104,8 +109,9 @@ class Session : public std::enable_shared_from_this<Session> {
   const std::shared_ptr<HostBufferStore> buffers;
   core::Runtime& runtime() const { return context->runtime; }
 
-  // Synchronises itself.
+  // Synchronise themselves.
   FutureTable futures;
+  Room open_calls;
 
   // Of the read callback; set by the init request.
   bool initialized = false;

@@ -3,13 +3,16 @@
 #include <string>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "causeway/base/log.h"
 #include "causeway/proxy/grpc_service.h"
 #include "causeway/proxy/reply_queue.h"
 #include "causeway/proxy/session.h"
 #include "causeway/proxy/version.h"
 #include "google/protobuf/arena.h"
+#include "grpcpp/alarm.h"
 
 namespace causeway::proxy {
 namespace {
@@ -37,7 +40,8 @@ Hello MakeHello(const grpc::CallbackServerContext& call,
 // One session's stream. Requests are handled where they are read, and the next one is read when
 // the handler returns: that keeps them in order without a queue or a thread.
 // Lives until OnDone.
-class SessionStream final : public ReplyQueue::Stream {
+class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, ifrt::IfrtResponse>,
+                            public ReplyStream {
  public:
   SessionStream(const std::shared_ptr<Context>& context, grpc::CallbackServerContext* call)
       : context_(context),
@@ -57,11 +61,11 @@ class SessionStream final : public ReplyQueue::Stream {
     session_->Handle(*request_);
     request_ = nullptr;
     arena_.Reset();
-    if (replies_->MayRead()) ReadNext();
+    GoOn();
   }
 
   void OnWriteDone(bool ok) override {
-    if (replies_->OnWriteDone(ok)) ReadNext();
+    if (replies_->OnWriteDone(ok)) GoOn();
   }
 
   void OnCancel() override {
@@ -69,6 +73,10 @@ class SessionStream final : public ReplyQueue::Stream {
   }
 
   void OnDone() override {
+    {
+      absl::MutexLock lock(&life_->mu);
+      life_->stream = nullptr;
+    }
     if (session_ != nullptr) {
       session_->Close("its stream is done");
       context_->RemoveStream(session_.get());
@@ -77,6 +85,14 @@ class SessionStream final : public ReplyQueue::Stream {
   }
 
  private:
+  void Write(const ifrt::IfrtResponse& message, bool more) override {
+    grpc::WriteOptions options;
+    // The transport may put both in one packet.
+    if (more) options.set_buffer_hint();
+    StartWrite(&message, options);
+  }
+  void Finish(const grpc::Status& status) override { ServerBidiReactor::Finish(status); }
+
   absl::Status Open(grpc::CallbackServerContext* call) {
     wire_service::GrpcIfrtSessionMetadata metadata;
     const std::string bytes = BinaryMetadata(*call, kSessionMetadataKey);
@@ -85,7 +101,7 @@ class SessionStream final : public ReplyQueue::Stream {
           "the call has no readable ", kSessionMetadataKey, "; connect with a JAX client"));
     }
     const Version version = FromProto(metadata.version());
-    if (absl::Status s = CheckSupported(version); !s.ok()) return s;
+    if (absl::Status s = CheckSupported(version, context_->newest()); !s.ok()) return s;
     if (context_->options.admit) {
       if (absl::Status s = context_->options.admit(MakeHello(*call, metadata)); !s.ok()) return s;
     }
@@ -93,6 +109,22 @@ class SessionStream final : public ReplyQueue::Stream {
     if (absl::Status s = context_->AddStream(session); !s.ok()) return s;
     session_ = std::move(session);
     return absl::OkStatus();
+  }
+
+  // Reads the next request, or leaves it to whoever makes room for it. One reason at a time holds
+  // the reader back, and all are asked again after it, so it is never woken twice.
+  void GoOn() {
+    if (!replies_->MayRead()) return;
+    // Whoever makes room may hold locks that going on needs, so another thread does that.
+    const bool may = session_->MayRead([life = life_] {
+      auto alarm = std::make_shared<grpc::Alarm>();
+      alarm->Set(gpr_time_0(GPR_CLOCK_REALTIME), [life, alarm](bool) mutable {
+        alarm = nullptr;  // it holds this function
+        absl::MutexLock lock(&life->mu);
+        if (life->stream != nullptr) life->stream->GoOn();
+      });
+    });
+    if (may) ReadNext();
   }
 
   void ReadNext() {
@@ -105,7 +137,15 @@ class SessionStream final : public ReplyQueue::Stream {
     replies_->Finish(status);
   }
 
+  // What outlives the stream in the hands of those who will wake it.
+  struct Life {
+    explicit Life(SessionStream* owner) : stream(owner) {}
+    absl::Mutex mu;
+    SessionStream* stream ABSL_GUARDED_BY(mu);
+  };
+
   const std::shared_ptr<Context> context_;
+  const std::shared_ptr<Life> life_ = std::make_shared<Life>(this);
   const std::unique_ptr<char[]> block_;
   google::protobuf::Arena arena_;
   ifrt::IfrtRequest* request_ = nullptr;
@@ -132,7 +172,8 @@ grpc::ServerUnaryReactor* GrpcService::GetVersion(
     wire_service::GrpcGetVersionResponse* response) {
   grpc::ServerUnaryReactor* reactor = call->DefaultReactor();
   absl::StatusOr<Version> version =
-      Negotiate(FromProto(request->min_version()), FromProto(request->max_version()));
+      Negotiate(FromProto(request->min_version()), FromProto(request->max_version()),
+                context_->newest());
   if (version.ok()) {
     response->mutable_version()->set_protocol_version(version->protocol);
     response->mutable_version()->set_ifrt_serdes_version_number(version->serdes);

@@ -59,7 +59,8 @@ void HandleCopyToHostBuffer(Call call, const ifrt::CopyToHostBufferRequest& requ
       [call = std::move(call), buffer](absl::StatusOr<absl::Cord> bytes) mutable {
         // The bytes must be there before the client hears of it: its look-up does not wait.
         absl::Status status = bytes.ok()
-                                  ? call.session().buffers->Put(buffer, *std::move(bytes))
+                                  ? call.session().buffers->PutForClient(buffer,
+                                                                          *std::move(bytes))
                                   : bytes.status();
         if (!status.ok()) return call.Fail(std::move(status));
         call.response().mutable_copy_to_host_buffer_response();

@@ -3,6 +3,8 @@
 
 #include <type_traits>
 
+#include "absl/strings/str_cat.h"
+#include "causeway/base/status_macros.h"
 #include "control.pb.h"
 
 namespace causeway::wire {
@@ -59,14 +61,19 @@ void ToProto(const FromPieces& source, control::ShardBuild* out) {
   }
 }
 
-CompileResult FromProto(const control::CompileResult& from) {
+absl::StatusOr<CompileResult> FromProto(const control::CompileResult& from) {
   CompileResult out;
   out.serialized = from.serialized();
   out.name = from.name();
   out.fingerprint = from.fingerprint();
   for (const control::OutputType& type : from.outputs()) {
+    if (!model::IsKnownDType(type.dtype())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("control stream: an output of unknown element type ", type.dtype()));
+    }
     out.output_dtypes.push_back(static_cast<model::DType>(type.dtype()));
     out.output_shapes.emplace_back(type.dims().begin(), type.dims().end());
+    RETURN_IF_ERROR(model::CheckShape(out.output_shapes.back()));
   }
   if (from.has_parameter_shardings()) {
     out.parameter_shardings.emplace(from.parameter_shardings().begin(),
@@ -346,7 +353,7 @@ absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
       reply.request = RequestId(from->request());
       reply.status = FromProto(from->status());
       if (from->has_compile()) {
-        reply.compile = FromProto(from->compile());
+        ASSIGN_OR_RETURN(reply.compile, FromProto(from->compile()));
         reply.compile_bytes = from->compile().SerializeAsString();
       }
       reply.text = std::move(*from->mutable_text());
@@ -368,6 +375,9 @@ absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
                                    LaunchSeq(event.launch_done().seq())});
     case control::Event::kLaunchFailed: {
       const control::LaunchFailed& from = event.launch_failed();
+      if (from.status().code() == 0) {
+        return absl::InvalidArgumentError("control stream: a launch that failed with OK");
+      }
       return Event(LaunchFailedEvent{EpochId(from.epoch()), LaunchSeq(from.seq()),
                                      FromProto(from.status()), from.peer_failure()});
     }

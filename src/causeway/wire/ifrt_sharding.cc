@@ -92,8 +92,10 @@ absl::StatusOr<std::vector<DeviceId>> Devices(const ifrt::DeviceListProto& proto
   return out;
 }
 
-Shape Dims(const ifrt::ShapeProto& proto) {
-  return Shape(proto.dims().begin(), proto.dims().end());
+absl::StatusOr<Shape> Dims(const ifrt::ShapeProto& proto) {
+  Shape shape(proto.dims().begin(), proto.dims().end());
+  RETURN_IF_ERROR(model::CheckShape(shape));
+  return shape;
 }
 
 void SetDims(const Shape& shape, ifrt::ShapeProto* proto) {
@@ -112,8 +114,10 @@ absl::StatusOr<ShardingRef> ParseConcreteEven(const std::string& data) {
   ifrt::ConcreteEvenShardingProto proto;
   if (!Parse(data, &proto)) return Malformed(kConcreteEven);
   ASSIGN_OR_RETURN(std::vector<DeviceId> devices, Devices(proto.devices()));
-  return Sharding::ConcreteEven(std::move(devices), proto.memory_kind(), Dims(proto.shape()),
-                                Dims(proto.shard_shape()), proto.is_fully_replicated());
+  ASSIGN_OR_RETURN(Shape shape, Dims(proto.shape()));
+  ASSIGN_OR_RETURN(Shape shard_shape, Dims(proto.shard_shape()));
+  return Sharding::ConcreteEven(std::move(devices), proto.memory_kind(), std::move(shape),
+                                std::move(shard_shape), proto.is_fully_replicated());
 }
 
 absl::StatusOr<ShardingRef> ParseConcrete(const std::string& data) {
@@ -123,15 +127,19 @@ absl::StatusOr<ShardingRef> ParseConcrete(const std::string& data) {
   const bool dynamic = proto.has_dynamic_shape();
   std::vector<Shape> shapes;
   // A bounded dynamic shape occupies its bound.
-  for (const auto& s : proto.shard_shapes()) shapes.push_back(Dims(s));
-  for (const auto& s : proto.shard_dynamic_shapes()) shapes.push_back(Dims(s.shape()));
+  for (const auto& s : proto.shard_shapes()) {
+    ASSIGN_OR_RETURN(shapes.emplace_back(), Dims(s));
+  }
+  for (const auto& s : proto.shard_dynamic_shapes()) {
+    ASSIGN_OR_RETURN(shapes.emplace_back(), Dims(s.shape()));
+  }
   if (shapes.size() != devices.size()) {
     return absl::InvalidArgumentError(absl::StrCat("a concrete sharding lists ", shapes.size(),
                                                    " shard shapes for ", devices.size(),
                                                    " devices; it needs one a device"));
   }
-  return Sharding::Concrete(std::move(devices), proto.memory_kind(),
-                            dynamic ? Dims(proto.dynamic_shape().shape()) : Dims(proto.shape()),
+  ASSIGN_OR_RETURN(Shape shape, Dims(dynamic ? proto.dynamic_shape().shape() : proto.shape()));
+  return Sharding::Concrete(std::move(devices), proto.memory_kind(), std::move(shape),
                             std::move(shapes));
 }
 
@@ -235,6 +243,7 @@ std::string SerializeSharding(const model::Sharding& sharding,
 absl::StatusOr<model::ShardingRef> ShardingCache::Parse(absl::string_view bytes) {
   if (auto it = entries_.find(bytes); it != entries_.end()) return it->second;
   ASSIGN_OR_RETURN(model::ShardingRef sharding, ParseSharding(bytes));
+  if (bytes.size() > kMaxEntryBytes) return sharding;
   // Starting over is rare and cheaper than keeping an order of use.
   if (entries_.size() >= max_entries_) entries_.clear();
   entries_.emplace(std::string(bytes), sharding);

@@ -34,6 +34,7 @@ class ShardingCache {
   size_t size() const { return entries_.size(); }
 
  private:
+  static constexpr size_t kMaxEntryBytes = 64 << 10;  // larger ones are not remembered
   const size_t max_entries_;
   absl::flat_hash_map<std::string, model::ShardingRef> entries_;
 };

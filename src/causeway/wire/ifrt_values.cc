@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/wire/ifrt_sharding.h"
 #include "google/protobuf/io/coded_stream.h"
@@ -18,8 +19,6 @@ namespace causeway::wire {
 namespace {
 
 constexpr absl::string_view kPluginPrefix = "__serialized_plugin_program ";
-// Larger counts are a broken or hostile client; the largest clusters have some 10^5 devices.
-constexpr int64_t kMaxDevices = 1 << 20;
 
 template <class Proto>
 absl::Status Parse(absl::string_view bytes, absl::string_view what, Proto* out) {
@@ -68,6 +67,7 @@ absl::StatusOr<ProgramSpec> ReadSpec(const ifrt::ArraySpecProto& proto) {
   ProgramSpec spec;
   ASSIGN_OR_RETURN(spec.dtype, ParseDType(proto.dtype().kind()));
   spec.shape.assign(proto.shape().dims().begin(), proto.shape().dims().end());
+  RETURN_IF_ERROR(model::CheckShape(spec.shape));
   ASSIGN_OR_RETURN(spec.sharding, ParseSharding(proto.sharding()));
   spec.layout = proto.layout();
   return spec;
@@ -133,10 +133,10 @@ absl::StatusOr<CompileOptions> ParseXlaCompileOptions(absl::string_view bytes) {
   const ifrt::ExecutableBuildOptionsProto& build = options->executable_build_options();
   if (build.num_replicas() > 0) out.num_replicas = build.num_replicas();
   if (build.num_partitions() > 0) out.num_partitions = build.num_partitions();
-  if (out.num_replicas > kMaxDevices || out.num_partitions > kMaxDevices) {
-    return absl::InvalidArgumentError(absl::StrCat("compile options ask for ", out.num_replicas,
-                                                   " x ", out.num_partitions,
-                                                   " devices; the limit is ", kMaxDevices));
+  if (out.num_replicas > limits::kShardsMax || out.num_partitions > limits::kShardsMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("compile options ask for ", out.num_replicas, " x ", out.num_partitions,
+                     " devices; kShardsMax = ", limits::kShardsMax, " are possible"));
   }
   out.device_ordinal = build.device_ordinal();
   if (build.has_device_assignment()) {

@@ -3,6 +3,7 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "control.pb.h"
 
 namespace causeway::worker {
@@ -23,6 +24,12 @@ std::vector<Id> Ids(const R& repeated) {
 
 absl::Status FromProto(const control::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(status.code()), status.message());
+}
+
+// Why something failed: an error even where the sender forgot to say which.
+absl::Status CauseFromProto(const control::Status& status) {
+  if (status.code() != 0) return FromProto(status);
+  return absl::UnknownError(absl::StrCat("no cause was given: ", status.message()));
 }
 
 void ToProto(const absl::Status& status, control::Status* out) {
@@ -288,7 +295,7 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
     case control::Command::kSetNodes:
       return SetNodes{EpochId(c.set_nodes().epoch()), FromProto(c.set_nodes().nodes())};
     case control::Command::kAbortEpoch:
-      return AbortEpoch{EpochId(c.abort_epoch().epoch()), FromProto(c.abort_epoch().cause())};
+      return AbortEpoch{EpochId(c.abort_epoch().epoch()), CauseFromProto(c.abort_epoch().cause())};
     case control::Command::kBuild:
       return FromProto(c.mutable_build());
     case control::Command::kSend:
@@ -327,7 +334,7 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
       return Ping{c.ping().number()};
     case control::Command::kFailTransfers:
       return FailTransfers{WorkerId(c.fail_transfers().from_worker()),
-                           FromProto(c.fail_transfers().cause())};
+                           CauseFromProto(c.fail_transfers().cause())};
     case control::Command::kProceed:
       return Proceed{EpochId(c.proceed().epoch()), LaunchSeq(c.proceed().seq())};
     case control::Command::kShutdown:

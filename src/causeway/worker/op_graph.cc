@@ -42,9 +42,9 @@ absl::StatusOr<device::HostBytes> BoxOf(absl::StatusOr<device::HostShard> shard,
   bool fits = send.start.size() == shard->dims.size() && send.dims.size() == shard->dims.size();
   int64_t bytes = shard->element_bytes;
   for (size_t i = 0; fits && i < send.dims.size(); ++i) {
-    fits = send.start[i] >= 0 && send.dims[i] >= 0 &&
-           send.start[i] + send.dims[i] <= shard->dims[i];
-    bytes *= send.dims[i];
+    fits = send.start[i] >= 0 && send.start[i] <= shard->dims[i] && send.dims[i] >= 0 &&
+           send.dims[i] <= shard->dims[i] - send.start[i];
+    if (fits) bytes *= send.dims[i];
   }
   if (!fits) return absl::InvalidArgumentError("the box to send does not lie inside its shard");
   auto block = device::HostBlock::Allocate(static_cast<size_t>(bytes));
@@ -322,7 +322,7 @@ void OpGraph::Run(Bind bind) {
   auto binding = std::make_shared<Binding>();
   binding->source = FindProgram(bind.program);
   for (const int32_t device : bind.devices) {
-    if (device / options_.devices_per_host == options_.worker) {
+    if (device >= 0 && device / options_.devices_per_host == options_.worker) {
       binding->ordinals.push_back(device % options_.devices_per_host);
     }
   }

@@ -37,7 +37,7 @@ absl::Status CheckBox(const std::vector<int64_t>& start, const std::vector<int64
                       const std::vector<int64_t>& whole) {
   bool fits = start.size() == whole.size() && dims.size() == whole.size();
   for (size_t i = 0; fits && i < whole.size(); ++i) {
-    fits = start[i] >= 0 && dims[i] >= 0 && start[i] + dims[i] <= whole[i];
+    fits = start[i] >= 0 && start[i] <= whole[i] && dims[i] >= 0 && dims[i] <= whole[i] - start[i];
   }
   return fits ? absl::OkStatus()
               : absl::InvalidArgumentError("a piece does not lie inside its shard");
@@ -171,6 +171,7 @@ absl::StatusOr<device::ArrayRef> OpGraph::MakeArray(BuildState& state) {
     device::ShardSource to;
     to.device = from.device;
     to.dims = from.dims;
+    RETURN_IF_ERROR(model::CheckShape(from.dims));
     const int64_t dense_bytes = Elements(from.dims) * width;
     if (from.kind == ShardBuild::Kind::kAlias || from.kind == ShardBuild::Kind::kCopy) {
       to.kind = from.kind == ShardBuild::Kind::kAlias ? device::ShardSource::Kind::kAlias

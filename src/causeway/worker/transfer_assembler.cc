@@ -28,6 +28,10 @@ absl::StatusOr<device::HostBytes> TransferAssembler::Store(Chunk& chunk,
   if (!chunk.error.ok()) return chunk.error;
   if (absl::Status damaged = Verify(chunk); !damaged.ok()) return damaged;
   const int64_t size = static_cast<int64_t>(chunk.bytes.size());
+  if (chunk.total < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("transfer ", chunk.transfer.value(), " of ",
+                                                   chunk.total, " bytes; sizes start at 0"));
+  }
   absl::MutexLock lock(&mu_);
   Partial& partial = partial_[chunk.transfer];
   if (partial.block == nullptr) {
@@ -39,7 +43,7 @@ absl::StatusOr<device::HostBytes> TransferAssembler::Store(Chunk& chunk,
     partial.byte_strides = std::move(chunk.byte_strides);
   }
   if (chunk.offset != partial.filled ||
-      chunk.offset + size > static_cast<int64_t>(partial.block->size())) {
+      size > static_cast<int64_t>(partial.block->size()) - partial.filled) {
     return absl::DataLossError(absl::StrCat("transfer ", chunk.transfer.value(), " has a gap: byte ",
                                             chunk.offset, " came after ", partial.filled));
   }
