@@ -1,7 +1,7 @@
 // How far a session is ahead of the workers, and what it may keep.
 //
-// Of the work that a session queues on a worker, one piece in limits::kWorkPerMark is a mark: the worker
-// is asked when it ends. A session with limits::kMarksMax marks outstanding is not read from until
+// Of the work that a session queues on a worker, one piece in limits::kWorkPerMark is a mark: the
+// worker is asked when it ends. A session with limits::kMarksMax marks outstanding is not read from until
 // half of them are reached. A worker's death reaches its marks too.
 #include <utility>
 

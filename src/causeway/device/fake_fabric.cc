@@ -51,7 +51,7 @@ int FakeFabric::Cut(const std::set<int>& ids) {
   std::vector<Waiting> dropped;
   for (auto& [members, c] : communicators_) {
     const bool hit =
-        std::any_of(ids.begin(), ids.end(), [&](int id) { return members.count(id) > 0; });
+        std::any_of(ids.begin(), ids.end(), [&all = members](int id) { return all.count(id) > 0; });
     if (!hit) continue;
     c.broken = true;
     for (auto& [member, queue] : c.inbox) {

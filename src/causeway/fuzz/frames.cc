@@ -3,6 +3,10 @@
 
 #include <algorithm>
 
+#include "absl/synchronization/mutex.h"
+#include "causeway/fuzz/target.h"
+#include "google/protobuf/stubs/logging.h"
+
 namespace causeway::fuzz {
 
 std::vector<Frame> SplitFrames(absl::string_view input, size_t max) {
@@ -38,6 +42,11 @@ std::string JoinFrames(const std::vector<Frame>& frames) {
   std::string out;
   for (const Frame& frame : frames) AppendFrame(frame.kind, frame.bytes, &out);
   return out;
+}
+
+void QuietLibraries() {
+  google::protobuf::SetLogHandler(nullptr);
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
 }
 
 }  // namespace causeway::fuzz

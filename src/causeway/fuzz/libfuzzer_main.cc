@@ -26,6 +26,11 @@ size_t Store(const std::string& input, uint8_t* out, size_t max_size) {
 
 }  // namespace
 
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  causeway::fuzz::QuietLibraries();
+  return 0;
+}
+
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   causeway::fuzz::TheTarget().Run(causeway::fuzz::SplitFrames(Text(data, size)));
   return 0;

@@ -22,6 +22,7 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "usage: %s SEEDS [MUTATIONS]\n", argv[0]);
     return 2;
   }
+  fuzz::QuietLibraries();
   std::vector<std::filesystem::path> paths;
   if (std::filesystem::is_regular_file(argv[1])) {
     paths.push_back(argv[1]);
