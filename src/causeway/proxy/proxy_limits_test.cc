@@ -92,11 +92,11 @@ TEST_F(LimitsTest, BytesThatNobodyFetchesHoldTheReaderBack) {
   Start(std::move(options));
   Client client(target_);
   client.Init();
-  ASSERT_TRUE(client.Store(1, 8000, {std::string(8000, 'x')}).ok());
-  client.Ask(MakeArray(1, 2000));
+  ASSERT_TRUE(client.Store(77, 8000, {std::string(8000, 'x')}).ok());
+  client.Ask(MakeArray(77, 2000));  // the neighbour's array is number 1
   for (uint64_t buffer = 10; buffer < 16; ++buffer) {
     IfrtRequest copy;
-    copy.mutable_copy_to_host_buffer_request()->set_array_handle(1);
+    copy.mutable_copy_to_host_buffer_request()->set_array_handle(77);
     copy.mutable_copy_to_host_buffer_request()->set_host_buffer_handle(buffer);
     client.Send(copy);
   }
@@ -105,7 +105,7 @@ TEST_F(LimitsTest, BytesThatNobodyFetchesHoldTheReaderBack) {
   NeighbourWorks();
   EXPECT_EQ(Handled("copy_to_host_buffer"), 1u);
   // Deleting what was copied lets the next ones pass, one by one while the array's bytes are held.
-  client.Send(Destruct(1));
+  client.Send(Destruct(77));
   std::string bytes;
   int chunks = 0;
   for (uint64_t buffer = 10; buffer < 16; ++buffer) {
