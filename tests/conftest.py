@@ -81,6 +81,7 @@ def start_real_cluster(name: str, **shape: object) -> RealCluster:
         paths.head_binary()
     except ClusterError as error:
         pytest.skip(str(error))
+    shape.setdefault("transfer_checksums", True)
     options = ClusterOptions(name=name, **shape).on_free_ports()  # type: ignore[arg-type]
     state, _ = launcher.start(options, timeout_seconds=90.0, owner_pid=os.getpid())
     env = environment.for_command(state, os.environ, ROOT / "python")

@@ -99,6 +99,7 @@ def causeway(
     hosts_per_slice: int = 1,
     devices_per_host: int = 1,
     patches: str | None = None,
+    compile_cache: str = "off",
 ) -> Iterator[System]:
     """A real cluster on free ports, with the client package as users get it."""
     from causeway.cluster import launcher, paths, state
@@ -110,6 +111,7 @@ def causeway(
         slices=slices,
         hosts_per_slice=hosts_per_slice,
         devices_per_host=devices_per_host,
+        compile_cache=compile_cache,
     ).on_free_ports()
     current, _ = launcher.start(options, _START_SECONDS, owner_pid=os.getpid())
     try:
@@ -119,6 +121,13 @@ def causeway(
     finally:
         launcher.stop(name)
         state.remove(paths.cluster_dir(name), logs=True)
+
+
+def counters(system: System) -> dict[str, int]:
+    """What the cluster's head has counted."""
+    from causeway.cluster import head_api
+
+    return head_api.status(system.ops_url)["counters"]
 
 
 def renamed(system: System, name: str) -> System:

@@ -36,6 +36,7 @@ def start_cluster(
         name = f"e2e-{len(names)}"
         names.append(name)
         folder = tmp_path_factory.mktemp(name)
+        shape.setdefault("transfer_checksums", True)
         options = ClusterOptions(name=name, **shape).on_free_ports()
         old = os.environ.get("CAUSEWAY_WORKER_COMMAND")
         if faults:

@@ -9,6 +9,7 @@ import typer
 from causeway.cli import (
     cluster_commands,
     demo_command,
+    explain_command,
     failure_commands,
     run_command,
     tool_commands,
@@ -38,6 +39,7 @@ app.command(rich_help_panel=_CLUSTER)(cluster_commands.down)
 app.command(rich_help_panel=_CLUSTER)(cluster_commands.status)
 app.command(rich_help_panel=_CLUSTER)(cluster_commands.devices)
 app.command(rich_help_panel=_CLUSTER)(failure_commands.logs)
+app.add_typer(explain_command.app, name="explain", rich_help_panel=_CLUSTER)
 app.add_typer(failure_commands.kill_app, name="kill", rich_help_panel=_FAILURES)
 app.add_typer(failure_commands.restore_app, name="restore", rich_help_panel=_FAILURES)
 app.command(rich_help_panel=_TOOLS)(tool_commands.doctor)

@@ -45,6 +45,7 @@ def up(
     announce_slices: opts.AnnounceOption = opts.DEFAULT.announce_slices,
     compile_cache: opts.CompileCacheOption = opts.DEFAULT.compile_cache,
     compile_cache_bytes: opts.CompileCacheBytesOption = opts.DEFAULT.compile_cache_bytes,
+    transfer_checksums: opts.TransferChecksumsOption = opts.DEFAULT.transfer_checksums,
     shared_dir: opts.SharedDirOption = opts.DEFAULT.shared_dir,
     timeout: opts.TimeoutOption = 120.0,
     output: OutputOption = Output.TEXT,
@@ -65,6 +66,7 @@ def up(
             announce_slices=announce_slices,
             compile_cache=compile_cache,
             compile_cache_bytes=compile_cache_bytes,
+            transfer_checksums=transfer_checksums,
             shared_dir=shared_dir,
         )
         with err.status(f"starting {options.workers} workers") if err.is_terminal else _nothing():

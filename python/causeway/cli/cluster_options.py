@@ -59,6 +59,10 @@ CompileCacheOption = Annotated[
 CompileCacheBytesOption = Annotated[
     int, typer.Option("--compile-cache-bytes", help="at most so many bytes in it")
 ]
+TransferChecksumsOption = Annotated[
+    bool,
+    typer.Option("--transfer-checksums", help="verify the bytes of arrays on their way (xxHash)"),
+]
 SharedDirOption = Annotated[
     str,
     typer.Option("--shared-dir", help="folder through which large buffers pass on this machine"),

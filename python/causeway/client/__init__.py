@@ -51,6 +51,16 @@ PATCHES = (
         "transfers come in 1 MiB pieces that glibc gives back to the kernel each time",
     ),
     Patch(
+        "shared-memory",
+        "causeway.client.shared_memory",
+        "large arrays reach a head on this machine through shared memory, not through a socket",
+    ),
+    Patch(
+        "shared-fetch",
+        "causeway.client.shared_fetch",
+        "reading a large array from workers on this machine costs one copy instead of many",
+    ),
+    Patch(
         "gpu-alias",
         "causeway.client.gpu_alias",
         'jax.devices("gpu") and jax.export look a backend up by its platform',

@@ -36,6 +36,10 @@ def for_command(state: ClusterState, base: Mapping[str, str], client_path: Path)
         result.setdefault(
             "IFRT_PROXY_GRPC_LARGE_TRANSFER_OPTIMIZATION_DIRECTORY", state.options.shared_dir
         )
+        # Without it the stock client never uses the folder.
+        result.setdefault(
+            "IFRT_PROXY_GRPC_LARGE_TRANSFER_OPTIMIZATION_THRESHOLD_BYTES", str(256 << 10)
+        )
     old = result.get("PYTHONPATH")
     result["PYTHONPATH"] = os.pathsep.join([str(client_path), *([old] if old else [])])
     return result

@@ -30,6 +30,7 @@ class ClusterOptions:
     announce_slices: str = "auto"
     compile_cache: str = "auto"  # folder of compiled programs; "auto": the user's own; "off": none
     compile_cache_bytes: int = 4 << 30  # at most so much in it
+    transfer_checksums: bool = False  # whether bytes of arrays bear checksums on their way
     shared_dir: str = ""  # where client and head exchange large host buffers; "" = they do not
 
     def __post_init__(self) -> None:

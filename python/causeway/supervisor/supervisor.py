@@ -97,6 +97,8 @@ class Supervisor:
         if cache:
             command.append(f"--compile-cache={cache}")
             command.append(f"--compile-cache-bytes={options.compile_cache_bytes}")
+        if options.transfer_checksums:
+            command.append("--transfer-checksums=true")
         if options.shared_dir:
             command.append(f"--shared-dir={options.shared_dir}")
         return command

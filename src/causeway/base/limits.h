@@ -17,6 +17,8 @@ inline constexpr int kMessageBytesMax = 1 << 30;
 inline constexpr int64_t kCommandBatchBytesMax = 256 << 10;
 // A bulk transfer is cut into pieces of this size, so that none of them holds up another for long.
 inline constexpr int64_t kDataChunkBytes = 1 << 20;
+// Bytes on their way from one worker to another over the network, before more may follow.
+inline constexpr int64_t kPushWindowBytes = int64_t{256} << 20;
 // What may wait for one worker's network before the head gives that worker up: a worker that takes
 // nothing for this long is as good as dead, and the head's memory is not its queue.
 inline constexpr int64_t kWorkerQueueBytesMax = int64_t{8} << 30;

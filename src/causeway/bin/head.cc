@@ -36,6 +36,7 @@ std::string ProxyMetrics(const proxy::Stats& stats) {
   family("lookups_total", "counter", stats.lookups);
   family("lookup_bytes_total", "counter", stats.lookup_bytes);
   family("disk_reads_total", "counter", stats.disk_reads);
+  family("disk_read_bytes_total", "counter", stats.disk_read_bytes);
   absl::StrAppend(&text, "# TYPE causeway_proxy_requests_total counter\n");
   for (const auto& [kind, count] : stats.requests) {
     absl::StrAppend(&text, "causeway_proxy_requests_total{kind=\"", kind, "\"} ", count, "\n");
@@ -70,6 +71,8 @@ proxy::Options Head::ProxyOptions() {
   options.client_attributes["causeway_callback_port"] = int64_t{callbacks_->port()};
   options.client_attributes["causeway_ops_port"] = int64_t{ops_port_};
   options.admit = [this](const proxy::Hello&) -> absl::Status {
+    // What clients left that were killed.
+    if (shared_ != nullptr) (void)SharedFolder::Sweep();
     if (was_complete_ || controller_->Complete()) {
       was_complete_ = true;
       return absl::OkStatus();
@@ -91,6 +94,14 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   controller::ControllerOptions controller_options;
   controller_options.shape = options_.shape;
   ASSIGN_OR_RETURN(callbacks_, callbacks::Relay::Start({.host = options_.host}));
+  if (auto shared = SharedFolder::Create(); shared.ok()) {
+    shared_ = *std::move(shared);
+    controller_options.memory = SharedFolder::Identity();
+  } else {
+    LOG(WARNING) << "no shared memory for large arrays (they take the network): "
+                 << shared.status().message();
+  }
+  controller_options.transfer_checksums = options_.transfer_checksums;
   controller_options.callbacks = absl::StrCat(options_.advertised_host, ":", callbacks_->port());
   controller_options.callbacks_gone = [relay = callbacks_.get()](const std::string& token,
                                                                  uint64_t group) {
@@ -105,7 +116,9 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   }
   controller_ = std::make_unique<controller::Controller>(controller_options, membership_, clock_,
                                                          timers_, random_);
-  control_ = std::make_unique<controller::ControlService>(*controller_, timers_);
+  control_ = std::make_unique<controller::ControlService>(
+      *controller_, timers_,
+      controller::DataOptions{.folder = shared_.get(), .checksums = options_.transfer_checksums});
 
   ops::OpsServer::Options ops_options;
   ops_options.host = options_.host;
@@ -125,7 +138,14 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   workers_.builder.RegisterService(control_->service());
   RETURN_IF_ERROR(workers_.Start(options_.host, options_.server_port));
   proxy_->Register(clients_.builder);
-  return clients_.Start(options_.host, options_.proxy_port);
+  RETURN_IF_ERROR(clients_.Start(options_.host, options_.proxy_port));
+  if (shared_ != nullptr) {
+    // By this, clients know that the port is served by a process which sees their memory.
+    const absl::Status marked = files_.WriteAtomically(
+        absl::StrCat(shared_->path(), "/head-", clients_.port()), "");
+    if (!marked.ok()) LOG(WARNING) << "clients will not share memory: " << marked.message();
+  }
+  return absl::OkStatus();
 }
 
 void Head::Stop(const std::string& reason) {

@@ -13,6 +13,7 @@
 #include "causeway/base/clock.h"
 #include "causeway/base/file_system.h"
 #include "causeway/base/random.h"
+#include "causeway/base/shared_memory.h"
 #include "causeway/base/timers.h"
 #include "causeway/bin/cluster_membership.h"
 #include "causeway/bin/grpc_server.h"
@@ -53,6 +54,7 @@ class Head {
   const HeadOptions options_;
   RealClock clock_;
   RealFileSystem files_;
+  std::unique_ptr<SharedFolder> shared_;  // null: this machine has no memory to share
   RealTimers timers_;
   SystemRandom random_;
   coordination::CoordinationService coordination_;

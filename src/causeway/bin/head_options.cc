@@ -39,6 +39,7 @@ ABSL_FLAG(std::string, ready_file, "", "Written as JSON with the real ports once
 ABSL_FLAG(std::string, compile_cache, "",
           "Directory where compiled programs stay for later heads; empty = none.");
 ABSL_FLAG(int64_t, compile_cache_bytes, int64_t{4} << 30, "At most so many bytes in it.");
+ABSL_FLAG(bool, transfer_checksums, false, "Whether transfers of arrays bear checksums (xxHash).");
 ABSL_FLAG(std::string, shared_dir, "",
           "Directory for large uploads of clients on this machine; empty = none.");
 ABSL_FLAG(int, ifrt_protocol_max, 0,
@@ -141,6 +142,7 @@ absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv) {
         absl::StrCat("--compile-cache-bytes=", options.compile_cache_bytes,
                      ": it must be 1048576 or more; without --compile-cache nothing is kept"));
   }
+  options.transfer_checksums = absl::GetFlag(FLAGS_transfer_checksums);
   options.shared_dir = absl::GetFlag(FLAGS_shared_dir);
   options.ifrt_protocol_max = absl::GetFlag(FLAGS_ifrt_protocol_max);
   if (options.ifrt_protocol_max != 0) {

@@ -39,6 +39,7 @@ core::WorkerHello FromWire(const control::Hello& hello) {
   h.memory_kinds = {hello.memory_kinds().begin(), hello.memory_kinds().end()};
   h.runtime_version = hello.runtime_version();
   h.compile_target = hello.compile_target();
+  h.memory = hello.memory();
   h.num_devices = hello.num_devices();
   return h;
 }
@@ -54,7 +55,10 @@ class Refusal : public WorkerReactor {
 
 class ControlService::Impl : public control::WorkerControl::CallbackService {
  public:
-  Impl(core::WorkerSink& sink, Timers& timers) : sink_(sink), timers_(timers) {}
+  Impl(core::WorkerSink& sink, Timers& timers, DataOptions data)
+      : sink_(sink), timers_(timers), data_{.folder = data.folder, .checksums = data.checksums} {
+    if (data.folder != nullptr) data_.memory = SharedFolder::Identity();
+  }
 
   WorkerReactor* Attach(grpc::CallbackServerContext* context) override;
   WorkerReactor* Bulk(grpc::CallbackServerContext* context) override;
@@ -85,6 +89,7 @@ class ControlService::Impl : public control::WorkerControl::CallbackService {
 
   core::WorkerSink& sink_;
   Timers& timers_;
+  WorkerAttachment::Options data_;
   mutable absl::Mutex mu_;
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<std::string, std::shared_ptr<WorkerAttachment>> by_token_
@@ -97,7 +102,8 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
   AttachReactor(Impl* impl, grpc::CallbackServerContext* context)
       : impl_(impl),
         context_(context),
-        attachment_(std::make_shared<WorkerAttachment>(impl->timers_, this, context)) {
+        attachment_(std::make_shared<WorkerAttachment>(impl->timers_, impl->data_, this,
+                                                       context)) {
     StartRead(&message_);
   }
 
@@ -141,6 +147,7 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
       pid_ = event.hello().pid();
       process_start_ = ProcessStart(pid_);
     }
+    attachment_->SetWorkerMemory(event.hello().memory());
     absl::StatusOr<core::WorkerAdmission> admission =
         impl_->sink_.OnAttached(FromWire(event.hello()), attachment_);
     if (!admission.ok()) return admission.status();
@@ -258,8 +265,8 @@ WorkerReactor* ControlService::Impl::Bulk(grpc::CallbackServerContext* context) 
   return new BulkReactor(this, context);
 }
 
-ControlService::ControlService(core::WorkerSink& sink, Timers& timers)
-    : impl_(std::make_unique<Impl>(sink, timers)) {}
+ControlService::ControlService(core::WorkerSink& sink, Timers& timers, DataOptions data)
+    : impl_(std::make_unique<Impl>(sink, timers, data)) {}
 
 ControlService::~ControlService() = default;
 

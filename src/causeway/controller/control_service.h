@@ -16,6 +16,7 @@
 #include <memory>
 #include <string>
 
+#include "causeway/base/shared_memory.h"
 #include "causeway/base/timers.h"
 #include "causeway/core/worker_link.h"
 
@@ -25,10 +26,16 @@ class Service;
 
 namespace causeway::controller {
 
+// Memory that the head shares with the workers of its machine, and how bytes are sent.
+struct DataOptions {
+  const SharedFolder* folder = nullptr;  // null: none
+  bool checksums = false;                // transfers bear them
+};
+
 class ControlService {
  public:
-  // The sink and the timers must outlive the gRPC server that the service is registered with.
-  ControlService(core::WorkerSink& sink, Timers& timers);
+  // The sink, the folder and the timers must outlive the gRPC server that the service is registered with.
+  ControlService(core::WorkerSink& sink, Timers& timers, DataOptions data = {});
   // The gRPC server must be shut down before.
   ~ControlService();
   ControlService(const ControlService&) = delete;

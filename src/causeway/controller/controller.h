@@ -67,6 +67,10 @@ struct ControllerOptions {
   absl::Duration launch_start_max = absl::Minutes(10);
   // A failure that only says "my peer went away" waits this long for its true cause.
   absl::Duration peer_failure_grace = absl::Milliseconds(300);
+  // What a worker must see to share memory with clients of this machine; "" = nothing is shared.
+  std::string memory;
+  // Transfers bear checksums.
+  bool transfer_checksums = false;
   // Programs kept for the next session that compiles the same; those in use do not count as spare.
   size_t max_programs = 4096;
   // Compiled programs of earlier heads; null: none. Borrowed, and asked after Shutdown only to be
@@ -272,6 +276,21 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Launch(Session& session, const core::ExecuteRequest& request,
                       const Executable& executable, const core::ExecuteResult& names)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // reads.cc
+  // Every part of an array once, from a replica that is still there.
+  struct Part {
+    ShardRef shard;
+    model::Box box;
+  };
+  absl::StatusOr<std::vector<Part>> PartsOf(const Array& array) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // file_reads.cc
+  absl::StatusOr<std::shared_ptr<const core::ExecutableView>> MakeFetchProgram(
+      SessionId id, core::CompileRequest request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status FetchToFile(Session& session, const core::ExecuteRequest& request,
+                           FetchProgram& program, StatusHandle status)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // requests.cc

@@ -39,7 +39,7 @@ absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
     return error;
   }
   const Executable& executable = it->second;
-  const size_t num_outputs = executable.binding->outputs.size();
+  const size_t num_outputs = executable.view->outputs.size();
   const bool client_names = !names.results.empty();
   if (names.results.empty()) {
     for (size_t i = 0; i < num_outputs; ++i) {
@@ -58,6 +58,8 @@ absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
     status = absl::ResourceExhaustedError(
         absl::StrCat("this session has not asked for the outcome of kSessionStatusesMax = ",
                      limits::kSessionStatusesMax, " executions; ask for some"));
+  } else if (executable.fetch != nullptr) {
+    status = FetchToFile(*session, request, *executable.fetch, names.status);
   } else if (executable.binding->program->reshard != nullptr) {
     status = LaunchReshard(*session, request, *executable.binding, &names);
   } else if (executable.binding->program->request.kind != core::ProgramKind::kXla) {
@@ -68,7 +70,10 @@ absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
   if (status.ok()) return names;
   bind_error(status);
   // A first reshard that fails cannot tell what its outputs would have looked like.
-  if (executable.binding->program->reshard != nullptr && !client_names) return status;
+  if (executable.binding != nullptr && executable.binding->program->reshard != nullptr &&
+      !client_names) {
+    return status;
+  }
   // What went wrong earlier or elsewhere shows when a result is read, as it does on local devices;
   // a mistake in this very call is told at once when the client waits for the reply.
   if (status.code() == absl::StatusCode::kInvalidArgument || client_names) {

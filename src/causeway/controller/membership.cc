@@ -80,6 +80,7 @@ wire::NodeMap Controller::Nodes() const {
   for (const WorkerState& worker : workers_) {
     map.nodes.push_back(worker.alive ? worker.node : 0);
     map.data_addresses.push_back(worker.alive ? worker.hello.data_address : "");
+    map.memories.push_back(worker.alive ? worker.hello.memory : "");
   }
   return map;
 }
@@ -156,6 +157,7 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
   welcome.token = admission.token;
   welcome.push_token = push_token_;
   welcome.callbacks = options_.callbacks;
+  welcome.checksums = options_.transfer_checksums;
   worker.link->Send(wire::EncodeWelcome(welcome));
   worker.link->Send(wire::EncodeOpenEpoch(epoch_, node, Nodes(),
                                           absl::ToInt64Milliseconds(options_.drain_max)));
@@ -345,6 +347,22 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     worker.last_heard = clock_.WallNow();
     worker.stats = std::move(pong->stats);
     worker.progress = std::move(pong->progress);
+    worker.transfers = std::move(pong->transfers);
+    worker.transfer_fallback = std::move(pong->transfer_fallback);
+  } else if (auto* lost = std::get_if<wire::TransferFailedEvent>(&event)) {
+    ++counters_.transfers_failed;
+    if (lost->to.value() < 0 || lost->to.value() >= static_cast<int32_t>(workers_.size())) return;
+    WorkerState& to = State(lost->to);
+    if (!to.alive) return;
+    const bool no_memory = absl::IsResourceExhausted(lost->status);
+    to.link->Send(wire::EncodeFailTransfer(
+        lost->transfer,
+        absl::Status(
+            no_memory ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kDataLoss,
+            absl::StrCat(
+            "bytes from worker ", worker.id.value(), " (pid ", worker.hello.pid, " on ",
+            worker.hello.host, ") did not get through to worker ", to.id.value(), ": ",
+            lost->status.message(), "; make the array again"))));
   }
 }
 

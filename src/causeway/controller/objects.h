@@ -127,9 +127,16 @@ struct Binding {
 };
 using BindingRef = std::shared_ptr<Binding>;
 
+// A program of kind kFetch, and how often it ran.
+struct FetchProgram {
+  std::string path;  // without the number
+  int64_t executions = 0;
+};
+
 struct Executable {
   std::shared_ptr<const core::ExecutableView> view;
-  BindingRef binding;
+  BindingRef binding;                   // else:
+  std::shared_ptr<FetchProgram> fetch;
 };
 
 // The status of one execution, for clients that ask for it.
@@ -179,6 +186,7 @@ struct Counters {
   int64_t epoch_changes = 0;
   int64_t workers_lost = 0;
   int64_t transfers = 0;           // worker to worker
+  int64_t transfers_failed = 0;    // of those, given up
   int64_t upload_bytes = 0;
   int64_t download_bytes = 0;
   int64_t buffers_freed = 0;
@@ -207,6 +215,8 @@ struct WorkerState {
   absl::Time last_heard;
   std::map<std::string, int64_t> stats;
   wire::LaunchProgress progress;  // as of the latest heartbeat
+  std::map<std::string, int64_t> transfers;  // by class and path
+  std::string transfer_fallback;             // why a path was left last
 };
 
 }  // namespace causeway::controller

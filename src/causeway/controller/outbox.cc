@@ -60,7 +60,8 @@ Outbox::Batch Outbox::NextChunk(std::optional<Transfer>& lane, bool may_begin) {
   }
   const auto size = std::min(limits_.chunk_bytes, static_cast<int64_t>(lane->rest.size()));
   batch.push_back(EncodeDataChunk(lane->id, lane->offset, lane->total,
-                                  lane->rest.Subcord(0, static_cast<size_t>(size))));
+                                  lane->rest.Subcord(0, static_cast<size_t>(size)),
+                                  limits_.checksums));
   lane->rest.RemovePrefix(static_cast<size_t>(size));
   lane->offset += size;
   queued_bytes_ -= size;

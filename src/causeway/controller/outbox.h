@@ -28,6 +28,7 @@ class Outbox {
   struct Limits {
     int64_t batch_bytes = limits::kCommandBatchBytesMax;
     int64_t chunk_bytes = limits::kDataChunkBytes;
+    bool checksums = false;  // chunks bear them
   };
 
   Outbox() : Outbox(Limits{}) {}

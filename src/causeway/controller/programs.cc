@@ -50,6 +50,13 @@ void Controller::Compile(
     mu_.AssertHeld();
     Defer([shared_done, status]() mutable { std::move(*shared_done)(status); });
   };
+  if (request.kind == core::ProgramKind::kFetch) {
+    auto view = MakeFetchProgram(id, std::move(request));
+    Defer([shared_done, view = std::move(view)]() mutable {
+      std::move(*shared_done)(std::move(view));
+    });
+    return;
+  }
   if (request.kind != core::ProgramKind::kXla) {
     auto view = MakeHostProgram(id, std::move(request));
     Defer([shared_done, view = std::move(view)]() mutable {
@@ -94,7 +101,7 @@ void Controller::Compile(
       view->info = program->info;
       view->devices = list->devices;
       view->outputs = binding->outputs;
-      session->executables[view->handle] = Executable{view, binding};
+      session->executables[view->handle] = Executable{view, binding, nullptr};
       // Members load it now, so that the first launch does not wait for that.
       for (const DeviceList::Member& member : list->members) {
         WorkerState& worker = State(member.worker);
@@ -120,7 +127,7 @@ void Controller::PrunePrograms() {
   absl::flat_hash_set<ProgramId> used;
   for (const auto& [id, session] : sessions_) {
     for (const auto& [handle, executable] : session->executables) {
-      used.insert(executable.binding->program->id);
+      if (executable.binding != nullptr) used.insert(executable.binding->program->id);
     }
   }
   ForgetPrograms([&used](const Program& program) {
@@ -200,7 +207,7 @@ void Controller::CallbacksGone(const ProgramRef& program) {
   // Their group's number is in the program, so no client compiles the same one again.
   for (const auto& [id, session] : sessions_) {
     for (const auto& [handle, executable] : session->executables) {
-      if (executable.binding->program == program) return;
+      if (executable.binding != nullptr && executable.binding->program == program) return;
     }
   }
   ForgetPrograms([&program](const Program& other) { return other.id == program->id; });
@@ -385,6 +392,7 @@ absl::Status Controller::DestructExecutable(SessionId id, ExecutableHandle handl
   }
   const BindingRef binding = it->second.binding;
   session->executables.erase(it);
+  if (binding == nullptr) return absl::OkStatus();  // it read arrays
   if (binding->program->request.kind != core::ProgramKind::kXla) DropHostProgram(*binding);
   if (binding->program->callbacks.has_value()) CallbacksGone(binding->program);
   return absl::OkStatus();
@@ -401,6 +409,9 @@ void Controller::Introspect(SessionId id, ExecutableHandle handle, const std::st
     if (it == session->executables.end()) {
       return absl::InvalidArgumentError(
           absl::StrCat("there is no executable with handle ", handle.value(), " in this session"));
+    }
+    if (it->second.binding == nullptr) {
+      return absl::UnimplementedError("a program that reads arrays has no text and no cost");
     }
     const Program& program = *it->second.binding->program;
     if (program.request.kind != core::ProgramKind::kXla) {

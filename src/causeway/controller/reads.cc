@@ -15,12 +15,6 @@
 namespace causeway::controller {
 namespace {
 
-// Which shards make up the array, each part once, and where it goes in the result.
-struct Part {
-  ShardRef shard;
-  model::Box box;
-};
-
 absl::StatusOr<absl::Cord> ComposeText(const core::ArraySpec& spec,
                                        const std::vector<std::pair<DeviceId, model::Box>>& parts,
                                        absl::flat_hash_map<DeviceId, absl::Cord>& data) {
@@ -69,6 +63,30 @@ absl::StatusOr<absl::Cord> Compose(const core::ArraySpec& spec,
 
 }  // namespace
 
+absl::StatusOr<std::vector<Controller::Part>> Controller::PartsOf(const Array& array) {
+  const core::ArraySpec& spec = array.spec;
+  std::vector<Part> parts;
+  absl::Status lost;
+  for (int i = 0; i < array.num_shards(); ++i) {
+    ShardRef shard = array.shard(i);
+    ASSIGN_OR_RETURN(model::Box box, spec.sharding->ShardBox(spec.shape, i));
+    const bool gone = PartLost(*shard.buffer, topology_.WorkerOf(shard.device));
+    if (gone && lost.ok()) lost = LostError(topology_.WorkerOf(shard.device));
+    auto it =
+        std::find_if(parts.begin(), parts.end(), [&](const Part& p) { return p.box == box; });
+    if (it == parts.end()) {
+      parts.push_back({gone ? ShardRef{} : std::move(shard), std::move(box)});
+    } else if (it->shard.buffer == nullptr && !gone) {
+      it->shard = std::move(shard);
+    }
+    if (spec.sharding->fully_replicated() && parts[0].shard.buffer != nullptr) break;
+  }
+  for (const Part& part : parts) {
+    if (part.shard.buffer == nullptr) return lost;
+  }
+  return parts;
+}
+
 void Controller::CopyToHost(SessionId id, ArrayHandle handle,
                             std::optional<std::vector<int64_t>> byte_strides,
                             absl::AnyInvocable<void(absl::StatusOr<absl::Cord>) &&> done) {
@@ -78,26 +96,7 @@ void Controller::CopyToHost(SessionId id, ArrayHandle handle,
     ASSIGN_OR_RETURN(Session * session, FindSession(id));
     ASSIGN_OR_RETURN(ArrayRef array, FindLiveArray(*session, handle));
     const core::ArraySpec& spec = array->spec;
-    // Every part of the array once, from a replica that is still there.
-    std::vector<Part> parts;
-    absl::Status lost;
-    for (int i = 0; i < array->num_shards(); ++i) {
-      ShardRef shard = array->shard(i);
-      ASSIGN_OR_RETURN(model::Box box, spec.sharding->ShardBox(spec.shape, i));
-      const bool gone = PartLost(*shard.buffer, topology_.WorkerOf(shard.device));
-      if (gone && lost.ok()) lost = LostError(topology_.WorkerOf(shard.device));
-      auto it = std::find_if(parts.begin(), parts.end(),
-                             [&](const Part& p) { return p.box == box; });
-      if (it == parts.end()) {
-        parts.push_back({gone ? ShardRef{} : std::move(shard), std::move(box)});
-      } else if (it->shard.buffer == nullptr && !gone) {
-        it->shard = std::move(shard);
-      }
-      if (spec.sharding->fully_replicated() && parts[0].shard.buffer != nullptr) break;
-    }
-    for (const Part& part : parts) {
-      if (part.shard.buffer == nullptr) return lost;
-    }
+    ASSIGN_OR_RETURN(const std::vector<Part> parts, PartsOf(*array));
 
     struct Reading {
       core::ArraySpec spec;

@@ -50,6 +50,7 @@ void Controller::CloseSession(SessionId id) {
     }
   }
   for (const auto& [handle, executable] : session->executables) {
+    if (executable.binding == nullptr) continue;  // it reads arrays
     if (executable.binding->program->request.kind != core::ProgramKind::kXla) {
       DropHostProgram(*executable.binding);
     }

@@ -36,6 +36,9 @@ core::ClusterStatus Controller::GetStatus() {
     if (worker.alive) w.queued_bytes = worker.link->queued_bytes();
     w.unconfirmed_launches = static_cast<int64_t>(worker.unconfirmed.size());
     w.stats = worker.stats;
+    w.transfers = worker.transfers;
+    w.transfer_fallback = worker.transfer_fallback;
+    w.memory = worker.hello.memory;
     out.workers.push_back(std::move(w));
   }
   out.devices = topology_.devices();
@@ -70,6 +73,7 @@ core::ClusterStatus Controller::GetStatus() {
       {"epoch_changes_total", counters_.epoch_changes},
       {"workers_lost_total", counters_.workers_lost},
       {"transfers_total", counters_.transfers},
+      {"transfers_failed_total", counters_.transfers_failed},
       {"upload_bytes_total", counters_.upload_bytes},
       {"download_bytes_total", counters_.download_bytes},
       {"buffers_freed_total", counters_.buffers_freed},

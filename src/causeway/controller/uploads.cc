@@ -72,6 +72,24 @@ absl::StatusOr<absl::Cord> Extract(const std::string& flat, const model::Shape& 
   return absl::Cord(std::move(out));
 }
 
+// From here on a block goes to workers of this machine through shared memory.
+constexpr int64_t kFileBytesMin = 128 << 10;
+
+// Where a box lies in the dense buffer, in bytes, when it is one piece there.
+std::optional<std::pair<int64_t, int64_t>> ContiguousBytes(const model::Shape& shape,
+                                                           const model::Box& box,
+                                                           int64_t element_bytes) {
+  const model::Shape dims = box.shape();
+  size_t inner = shape.size();  // from here on the box spans whole dimensions
+  while (inner > 0 && dims[inner - 1] == shape[inner - 1]) --inner;
+  for (size_t d = 0; d + 1 < inner; ++d) {
+    if (dims[d] != 1) return std::nullopt;
+  }
+  return std::make_pair(
+      model::ByteOffset(box.start, model::DenseStrides(shape, element_bytes)),
+      model::NumElements(dims) * element_bytes);
+}
+
 // One host buffer and the places that want it; the two become known in either order.
 // Thread safety: thread-safe.
 class Upload {
@@ -80,7 +98,20 @@ class Upload {
       : source_(std::move(source)), element_bytes_(element_bytes) {}
 
   void BytesAre(absl::StatusOr<absl::Cord> bytes) {
-    if (bytes.ok()) bytes = Densify(*bytes, source_, element_bytes_);
+    if (bytes.ok()) {
+      std::shared_ptr<const SharedFile> file = source_.bytes->file();
+      absl::StatusOr<absl::Cord> dense = Densify(*bytes, source_, element_bytes_);
+      // The file holds what the client sent, strides and all.
+      const bool as_sent =
+          dense.ok() &&
+          (!source_.byte_strides.has_value() ||
+           *source_.byte_strides == model::DenseStrides(source_.shape, element_bytes_));
+      if (as_sent && file != nullptr) {
+        absl::MutexLock lock(&mu_);
+        file_ = std::move(file);
+      }
+      bytes = std::move(dense);
+    }
     std::vector<Target> targets;
     {
       absl::MutexLock lock(&mu_);
@@ -113,10 +144,29 @@ class Upload {
 
  private:
   void Deliver(const absl::StatusOr<absl::Cord>& dense, const std::vector<Target>& targets) {
+    std::shared_ptr<const SharedFile> file;
+    {
+      absl::MutexLock lock(&mu_);
+      file = file_;
+    }
     std::optional<std::string> flat;
     for (const Target& target : targets) {
-      if (!dense.ok() || !target.box.has_value()) {
+      if (!dense.ok()) {
         target.link->SendData(target.transfer, dense);
+        continue;
+      }
+      std::optional<std::pair<int64_t, int64_t>> part;
+      if (!target.box.has_value()) part.emplace(0, static_cast<int64_t>(dense->size()));
+      if (target.box.has_value()) {
+        part = ContiguousBytes(source_.shape, *target.box, element_bytes_);
+      }
+      if (part.has_value()) {
+        const auto [offset, size] = *part;
+        if (file == nullptr || size < kFileBytesMin ||
+            !target.link->SendFile(target.transfer, *file, offset, size)) {
+          target.link->SendData(target.transfer, dense->Subcord(static_cast<size_t>(offset),
+                                                                static_cast<size_t>(size)));
+        }
         continue;
       }
       if (!flat.has_value()) {
@@ -132,6 +182,7 @@ class Upload {
   const int64_t element_bytes_;
   absl::Mutex mu_;
   std::optional<absl::StatusOr<absl::Cord>> bytes_ ABSL_GUARDED_BY(mu_);
+  std::shared_ptr<const SharedFile> file_ ABSL_GUARDED_BY(mu_);
   std::optional<std::vector<Target>> targets_ ABSL_GUARDED_BY(mu_);
 };
 

@@ -19,6 +19,7 @@
 #include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
+#include "causeway/base/shared_memory.h"
 #include "causeway/base/timers.h"
 #include "causeway/controller/outbox.h"
 #include "causeway/core/worker_link.h"
@@ -33,11 +34,23 @@ class WorkerAttachment : public core::WorkerLink,
  public:
   enum class Lane { kCommands, kBulk };
 
-  WorkerAttachment(Timers& timers, WorkerReactor* attach, grpc::CallbackServerContext* context);
+  // What the worker and the head's memory have in common; borrowed.
+  struct Options {
+    const SharedFolder* folder = nullptr;  // null: no memory is shared
+    std::string memory;                    // what a worker must see to share it
+    bool checksums = false;                // transfers bear them
+  };
+  ~WorkerAttachment() override;
+  WorkerAttachment(Timers& timers, Options options, WorkerReactor* attach,
+                   grpc::CallbackServerContext* context);
+  // To be called before the attachment is given away.
+  void SetWorkerMemory(const std::string& memory);
 
   // core::WorkerLink
   void Send(std::shared_ptr<const std::string> command) override;
   void SendData(TransferId transfer, absl::StatusOr<absl::Cord> bytes) override;
+  bool SendFile(TransferId transfer, const SharedFile& file, int64_t offset,
+                int64_t bytes) override;
   void Close(absl::string_view reason) override;
   int64_t queued_bytes() const override;
 
@@ -72,10 +85,13 @@ class WorkerAttachment : public core::WorkerLink,
   void CutOff();
 
   Timers& timers_;
+  const Options options_;
+  const std::string mark_;  // in the names of this worker's files
   mutable absl::Mutex mu_;
   Outbox outbox_ ABSL_GUARDED_BY(mu_);
   Stream attach_ ABSL_GUARDED_BY(mu_);
   Stream bulk_ ABSL_GUARDED_BY(mu_);
+  bool shares_memory_ ABSL_GUARDED_BY(mu_) = false;
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
   bool closing_ ABSL_GUARDED_BY(mu_) = false;
   std::string close_reason_ ABSL_GUARDED_BY(mu_);

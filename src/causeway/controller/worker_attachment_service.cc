@@ -1,18 +1,37 @@
 // Writes an attachment's outbox to its streams, one message at a time on each.
+#include <optional>
 #include <utility>
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
 
 #include "absl/strings/str_cat.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/log.h"
+#include "causeway/controller/data_chunk_codec.h"
 #include "causeway/controller/worker_attachment.h"
 
 namespace causeway::controller {
 
-WorkerAttachment::WorkerAttachment(Timers& timers, WorkerReactor* attach,
+WorkerAttachment::WorkerAttachment(Timers& timers, Options options, WorkerReactor* attach,
                                    grpc::CallbackServerContext* context)
-    : timers_(timers) {
+    : timers_(timers),
+      options_(std::move(options)),
+      mark_(SharedFolder::NewMark()),
+      outbox_({.checksums = options_.checksums}) {
   attach_.reactor = attach;
   attach_.context = context;
+}
+
+WorkerAttachment::~WorkerAttachment() {
+  // A worker that died did not come to open all of them.
+  if (options_.folder != nullptr) options_.folder->RemoveMarked(mark_);
+}
+
+void WorkerAttachment::SetWorkerMemory(const std::string& memory) {
+  absl::MutexLock lock(&mu_);
+  shares_memory_ =
+      options_.folder != nullptr && !memory.empty() && memory == options_.memory;
 }
 
 WorkerAttachment::Stream& WorkerAttachment::stream(Lane lane) {
@@ -35,6 +54,26 @@ void WorkerAttachment::SendData(TransferId transfer, absl::StatusOr<absl::Cord> 
     outbox_.PushDataError(transfer, bytes.status());
   }
   Pump();
+}
+
+bool WorkerAttachment::SendFile(TransferId transfer, const SharedFile& file, int64_t offset,
+                                int64_t bytes) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!shares_memory_ || closing_ || attach_.broken) return false;
+  }
+  const std::string name = options_.folder->NewName(mark_);
+  if (absl::Status linked = file.Link(name); !linked.ok()) {
+    LOG(WARNING) << "upload " << transfer << " takes the network instead of shared memory: "
+                 << linked.message();
+    return false;
+  }
+  std::optional<uint64_t> checksum;
+  if (options_.checksums) {
+    checksum = XXH3_64bits(file.data() + offset, static_cast<size_t>(bytes));
+  }
+  Send(EncodeDataFile(transfer, name, offset, bytes, checksum));
+  return true;
 }
 
 void WorkerAttachment::Close(absl::string_view reason) {

@@ -23,6 +23,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/cord.h"
+#include "causeway/base/shared_memory.h"
 #include "causeway/base/strong_id.h"
 #include "causeway/model/dtype.h"
 #include "causeway/model/sharding.h"
@@ -50,6 +51,8 @@ class HostBytes {
   virtual ~HostBytes() = default;
   // Calls `done` exactly once: now, if the bytes are here, else when they come or the session ends.
   virtual void OnReady(absl::AnyInvocable<void(absl::StatusOr<absl::Cord>) &&> done) = 0;
+  // Once they are ready: the file in shared memory that holds exactly these bytes, or null.
+  virtual std::shared_ptr<const SharedFile> file() { return nullptr; }
 };
 
 // One host buffer that feeds one or more shards of an array.
@@ -74,7 +77,11 @@ struct RemapMapping {
   std::vector<ShardInterval> to;
 };
 
-enum class ProgramKind { kXla, kPlugin, kColocatedPython };
+// kFetch: writes its arguments, dense and each from a multiple of kFetchAlignment bytes on, into a
+// file in shared memory that the client has made. `program` is the files' path without the number of
+// the execution, which counts from 1. No outputs; the execution's status tells when all is there.
+enum class ProgramKind { kXla, kPlugin, kColocatedPython, kFetch };
+inline constexpr int64_t kFetchAlignment = 64;
 
 struct CompileRequest {
   ProgramKind kind = ProgramKind::kXla;

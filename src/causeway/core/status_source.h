@@ -32,6 +32,10 @@ struct WorkerStatus {
   int64_t queued_bytes = 0;
   int64_t unconfirmed_launches = 0;
   std::map<std::string, int64_t> stats;  // what the worker says of itself
+  // CLASS_PATH_(transfers|bytes|microseconds), CLASS_fallbacks and the like; only grow.
+  std::map<std::string, int64_t> transfers;
+  std::string transfer_fallback;  // why a faster path was left last; "" = never
+  std::string memory;             // workers of the same text share memory; "" = none
 };
 
 struct SessionStatus {

@@ -13,6 +13,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/string_view.h"
+#include "causeway/base/shared_memory.h"
 #include "causeway/base/strong_id.h"
 
 namespace causeway::core {
@@ -27,6 +28,12 @@ class WorkerLink {
   virtual void Send(std::shared_ptr<const std::string> command) = 0;
   // Queues bytes of a transfer beside the command stream; chunks of one transfer stay in order.
   virtual void SendData(TransferId transfer, absl::StatusOr<absl::Cord> bytes) = 0;
+  // The same for `bytes` bytes from `offset` on in a file of shared memory, without copying them.
+  // False: this worker cannot be given files, or not just now.
+  virtual bool SendFile(TransferId transfer, const SharedFile& file, int64_t offset,
+                        int64_t bytes) {
+    return false;
+  }
   // Ends the streams; the sink hears OnDetached.
   virtual void Close(absl::string_view reason) = 0;
   // Bytes queued here and not yet taken by the network.
@@ -43,6 +50,7 @@ struct WorkerHello {
   std::string device_kind;
   std::vector<std::string> memory_kinds;
   std::string runtime_version;
+  std::string memory;          // which shared memory it sees; "" = none
   std::string compile_target;  // what else compiled code depends on here; opaque
   int num_devices = 0;
 };

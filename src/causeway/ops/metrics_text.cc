@@ -89,6 +89,18 @@ std::string MetricsText(const core::ClusterStatus& status) {
     if (worker.last_heard_age == absl::InfiniteDuration()) continue;
     text.Sample(WorkerLabel(worker), absl::ToDoubleSeconds(worker.last_heard_age));
   }
+  std::set<std::string> counted;
+  for (const core::WorkerStatus& worker : status.workers) {
+    for (const auto& [name, value] : worker.transfers) counted.insert(name);
+  }
+  for (const std::string& name : counted) {
+    text.Family(absl::StrCat("worker_", Clean(name), "_total"), "counter",
+                "Transfers by class and path, as the worker reports them");
+    for (const core::WorkerStatus& worker : status.workers) {
+      auto it = worker.transfers.find(name);
+      if (it != worker.transfers.end()) text.Sample(WorkerLabel(worker), it->second);
+    }
+  }
   std::set<std::string> names;
   for (const core::WorkerStatus& worker : status.workers) {
     for (const auto& [name, value] : worker.stats) names.insert(name);

@@ -32,7 +32,10 @@ json WorkerJson(const core::WorkerStatus& worker) {
           {"last_heard_seconds", Seconds(worker.last_heard_age)},
           {"queued_bytes", worker.queued_bytes},
           {"unconfirmed_launches", worker.unconfirmed_launches},
-          {"stats", worker.stats}};
+          {"stats", worker.stats},
+          {"transfers", worker.transfers},
+          {"transfer_fallback", worker.transfer_fallback},
+          {"memory", worker.memory}};
 }
 
 json SessionJson(const core::SessionStatus& session) {

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/proxy/fetch_program.h"
 #include "causeway/proxy/handlers.h"
 #include "causeway/proxy/request_codec.h"
 #include "causeway/wire/ifrt_status.h"
@@ -45,7 +46,7 @@ std::vector<core::ArraySpec> ToSpecs(std::vector<wire::ProgramSpec> specs) {
   return out;
 }
 
-absl::StatusOr<core::CompileRequest> DecodeCompile(core::Runtime& runtime,
+absl::StatusOr<core::CompileRequest> DecodeCompile(Session& session,
                                                    const ifrt::CompileRequest& proto) {
   const std::string& type = proto.program().type_name();
   if (!proto.host_callbacks().empty()) {
@@ -67,14 +68,16 @@ absl::StatusOr<core::CompileRequest> DecodeCompile(core::Runtime& runtime,
     request.options = std::move(options.options);
     request.devices = std::move(options.devices);
     if (request.devices.empty()) {
-      ASSIGN_OR_RETURN(request.devices, DefaultDevices(runtime.Describe(), options));
+      ASSIGN_OR_RETURN(request.devices, DefaultDevices(session.runtime().Describe(), options));
     }
     return request;
   }
   if (type == "xla::ifrt::PluginProgram") {
     request.kind = core::ProgramKind::kPlugin;
     ASSIGN_OR_RETURN(request.program, wire::ParsePluginProgram(proto.program().data()));
-    return request;
+    ASSIGN_OR_RETURN(std::optional<core::CompileRequest> fetch,
+                     DecodeFetchProgram(request.program, session.buffers->folder));
+    return fetch.has_value() ? *std::move(fetch) : request;
   }
   if (type == "xla::ifrt::CustomCallProgram") {
     ASSIGN_OR_RETURN(wire::CustomCallProgram program,
@@ -177,7 +180,7 @@ void FillMetadata(const core::ExecutableView& view, const std::string& default_m
 
 void HandleCompile(Call call, const ifrt::CompileRequest& request) {
   Session& session = call.session();
-  absl::StatusOr<core::CompileRequest> decoded = DecodeCompile(session.runtime(), request);
+  absl::StatusOr<core::CompileRequest> decoded = DecodeCompile(session, request);
   if (!decoded.ok()) return call.Fail(call.Annotate(decoded.status()));
   session.runtime().Compile(
       session.id, *std::move(decoded),

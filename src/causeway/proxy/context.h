@@ -33,6 +33,7 @@ struct Counters {
   std::atomic<uint64_t> lookups{0};
   std::atomic<uint64_t> lookup_bytes{0};
   std::atomic<uint64_t> disk_reads{0};
+  std::atomic<uint64_t> disk_read_bytes{0};
 };
 
 class Context {

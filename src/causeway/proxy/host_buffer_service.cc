@@ -158,14 +158,18 @@ grpc::ServerUnaryReactor* GrpcService::HostBufferReadFromDisk(
   absl::Status status;
   if (auto store = context_->FindStore(metadata.session_id()); !store.ok()) {
     status = store.status();
-  } else if (absl::StatusOr<absl::Cord> bytes =
-                 TakeLargeTransfer(context_->options.large_transfer_directory, metadata.handle(),
-                                   metadata.buffer_size());
-             !bytes.ok()) {
-    status = bytes.status();
+  } else if (auto file = TakeLargeTransfer((*store)->folder, metadata.handle(),
+                                           metadata.buffer_size());
+             !file.ok()) {
+    status = file.status();
   } else {
     context_->counters.disk_reads.fetch_add(1, std::memory_order_relaxed);
-    status = (*store)->Put(metadata.handle(), *std::move(bytes));
+    context_->counters.disk_read_bytes.fetch_add(metadata.buffer_size(),
+                                                 std::memory_order_relaxed);
+    const absl::string_view view((*file)->data(), static_cast<size_t>((*file)->size()));
+    absl::Cord bytes;
+    if (!view.empty()) bytes = absl::MakeCordFromExternal(view, [kept = *file] {});
+    status = (*store)->Put(metadata.handle(), std::move(bytes), *std::move(file));
   }
   reactor->Finish(ToGrpc(status));
   return reactor;

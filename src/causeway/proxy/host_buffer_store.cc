@@ -36,12 +36,19 @@ class HostBufferStore::PendingBytes final : public core::HostBytes {
     std::move(done)(*result_);
   }
 
-  void Resolve(absl::StatusOr<absl::Cord> result) {
+  std::shared_ptr<const SharedFile> file() override {
+    absl::MutexLock lock(&mu_);
+    return file_;
+  }
+
+  void Resolve(absl::StatusOr<absl::Cord> result,
+               std::shared_ptr<const SharedFile> file = nullptr) {
     std::vector<Taker> takers;
     {
       absl::MutexLock lock(&mu_);
       if (result_.has_value()) return;
       result_ = std::move(result);
+      file_ = std::move(file);
       takers.swap(takers_);
     }
     for (Taker& taker : takers) std::move(taker)(*result_);
@@ -50,6 +57,7 @@ class HostBufferStore::PendingBytes final : public core::HostBytes {
  private:
   absl::Mutex mu_;
   std::optional<absl::StatusOr<absl::Cord>> result_;
+  std::shared_ptr<const SharedFile> file_ ABSL_GUARDED_BY(mu_);
   std::vector<Taker> takers_ ABSL_GUARDED_BY(mu_);
 };
 
@@ -139,7 +147,8 @@ absl::StatusOr<std::unique_ptr<HostBufferStore::Upload>> HostBufferStore::BeginU
   return upload;
 }
 
-void HostBufferStore::Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes) {
+void HostBufferStore::Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes,
+                             std::shared_ptr<const SharedFile> file) {
   std::shared_ptr<PendingBytes> claimant;
   {
     absl::MutexLock lock(&mu_);
@@ -151,6 +160,7 @@ void HostBufferStore::Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes) 
       entry.uploading = false;
       entry.ready = true;
       entry.bytes = *std::move(bytes);
+      entry.file = std::move(file);
       return;
     }
     bytes_ -= entry.size;
@@ -159,7 +169,7 @@ void HostBufferStore::Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes) 
   }
   if (claimant == nullptr) return;
   if (bytes.ok()) bytes = Counted(*std::move(bytes));
-  claimant->Resolve(std::move(bytes));
+  claimant->Resolve(std::move(bytes), std::move(file));
 }
 
 absl::Cord HostBufferStore::Counted(absl::Cord bytes) const {
@@ -179,7 +189,8 @@ absl::Cord HostBufferStore::Counted(absl::Cord bytes) const {
 }
 
 absl::Status HostBufferStore::Store(uint64_t handle, absl::Cord bytes,
-                                    std::shared_ptr<void> lease) {
+                                    std::shared_ptr<void> lease,
+                                    std::shared_ptr<const SharedFile> file) {
   {
     absl::MutexLock lock(&mu_);
     const int64_t size = static_cast<int64_t>(bytes.size());
@@ -190,12 +201,13 @@ absl::Status HostBufferStore::Store(uint64_t handle, absl::Cord bytes,
     entry.lease = std::move(lease);
     bytes_ += size;
   }
-  Finish(handle, std::move(bytes));
+  Finish(handle, std::move(bytes), std::move(file));
   return absl::OkStatus();
 }
 
-absl::Status HostBufferStore::Put(uint64_t handle, absl::Cord bytes) {
-  return Store(handle, std::move(bytes), nullptr);
+absl::Status HostBufferStore::Put(uint64_t handle, absl::Cord bytes,
+                                  std::shared_ptr<const SharedFile> file) {
+  return Store(handle, std::move(bytes), nullptr, std::move(file));
 }
 
 absl::Status HostBufferStore::PutForClient(uint64_t handle, absl::Cord bytes) {
@@ -203,7 +215,7 @@ absl::Status HostBufferStore::PutForClient(uint64_t handle, absl::Cord bytes) {
   in_flight_->Take(size);
   std::shared_ptr<void> lease(nullptr,
                               [room = in_flight_, size](void*) { room->GiveBack(size); });
-  return Store(handle, std::move(bytes), std::move(lease));
+  return Store(handle, std::move(bytes), std::move(lease), nullptr);
 }
 
 absl::StatusOr<HostBufferStore::Found> HostBufferStore::Lookup(uint64_t handle) {
@@ -239,6 +251,7 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
   auto fresh = std::make_shared<PendingBytes>();
   absl::StatusOr<absl::Cord> now;
   std::shared_ptr<void> lease;  // given back after the lock
+  std::shared_ptr<const SharedFile> file;
   {
     absl::MutexLock lock(&mu_);
     auto it = entries_.find(handle);
@@ -248,6 +261,7 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
       bytes_ -= it->second.size;
       now = std::move(it->second.bytes);
       lease = std::move(it->second.lease);
+      file = std::move(it->second.file);
       entries_.erase(it);
     } else if (it != entries_.end()) {
       if (it->second.claimant == nullptr) it->second.claimant = fresh;
@@ -262,7 +276,7 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
     }
   }
   if (now.ok()) now = Counted(*std::move(now));
-  fresh->Resolve(std::move(now));
+  fresh->Resolve(std::move(now), std::move(file));
   return fresh;
 }
 

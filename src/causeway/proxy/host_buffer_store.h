@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
@@ -22,6 +23,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/base/limits.h"
+#include "causeway/base/shared_memory.h"
 #include "causeway/core/runtime.h"
 #include "causeway/proxy/room.h"
 
@@ -60,12 +62,18 @@ class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
     std::unique_ptr<char[]> data_;
   };
 
-  explicit HostBufferStore(Limits limits)
-      : limits_(limits), in_flight_(std::make_shared<Room>(limits.max_in_flight)) {}
+  // `folder`: where this client leaves files instead of sending bytes; "" = nowhere.
+  explicit HostBufferStore(Limits limits, std::string folder = "")
+      : folder(std::move(folder)),
+        limits_(limits),
+        in_flight_(std::make_shared<Room>(limits.max_in_flight)) {}
+
+  const std::string folder;
 
   absl::StatusOr<std::unique_ptr<Upload>> BeginUpload(uint64_t handle, int64_t size);
-  // Stores bytes that are complete already.
-  absl::Status Put(uint64_t handle, absl::Cord bytes);
+  // Stores bytes that are complete already; `file` is where they lie, if in one.
+  absl::Status Put(uint64_t handle, absl::Cord bytes,
+                   std::shared_ptr<const SharedFile> file = nullptr);
   // The same for bytes on their way to the client: in flight until they are deleted and every
   // answer to a look-up is gone.
   absl::Status PutForClient(uint64_t handle, absl::Cord bytes);
@@ -96,13 +104,16 @@ class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
     int64_t size = 0;
     absl::Cord bytes;                        // ready
     std::shared_ptr<void> lease;             // ready, and for the client
+    std::shared_ptr<const SharedFile> file;  // where they lie, if in one
     std::shared_ptr<PendingBytes> claimant;  // claimed before ready
   };
 
   absl::Status Reserve(uint64_t handle, int64_t size) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes);
+  void Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes,
+              std::shared_ptr<const SharedFile> file = nullptr);
 
-  absl::Status Store(uint64_t handle, absl::Cord bytes, std::shared_ptr<void> lease);
+  absl::Status Store(uint64_t handle, absl::Cord bytes, std::shared_ptr<void> lease,
+                     std::shared_ptr<const SharedFile> file);
   // The same bytes, counted as in flight until the last copy of the cord is gone.
   absl::Cord Counted(absl::Cord bytes) const;
 

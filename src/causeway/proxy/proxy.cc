@@ -59,6 +59,7 @@ Stats Proxy::GetStats() const {
   out.store_bytes = counters.store_bytes.load(std::memory_order_relaxed);
   out.lookups = counters.lookups.load(std::memory_order_relaxed);
   out.lookup_bytes = counters.lookup_bytes.load(std::memory_order_relaxed);
+  out.disk_read_bytes = counters.disk_read_bytes.load(std::memory_order_relaxed);
   out.disk_reads = counters.disk_reads.load(std::memory_order_relaxed);
   return out;
 }

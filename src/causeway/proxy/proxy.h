@@ -80,7 +80,8 @@ struct Stats {
   uint64_t store_bytes = 0;
   uint64_t lookups = 0;
   uint64_t lookup_bytes = 0;
-  uint64_t disk_reads = 0;
+  uint64_t disk_reads = 0;  // uploads by file in shared memory
+  uint64_t disk_read_bytes = 0;
 };
 
 class Proxy {

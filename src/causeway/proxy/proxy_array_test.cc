@@ -148,11 +148,12 @@ TEST_F(ProxyTest, TakesFilesFromTheSharedDirectory) {
   std::ofstream(path) << "from disk";
   EXPECT_EQ(client.ReadFromDisk(40, 9).error_code(), grpc::StatusCode::NOT_FOUND);
   ASSERT_TRUE(client.ReadFromDisk(41, 9).ok());
-  EXPECT_FALSE(std::ifstream(path).good()) << "the file must be gone";
   std::string bytes;
   int chunks;
   ASSERT_TRUE(client.Lookup(41, &bytes, &chunks).ok());
   EXPECT_EQ(bytes, "from disk");
+  ASSERT_TRUE(client.Delete(41).ok());
+  EXPECT_FALSE(std::ifstream(path).good()) << "the file must be gone";
 }
 
 TEST_F(ProxyTest, ArrayOperationsReachTheRuntime) {

@@ -82,7 +82,7 @@ void Call::Send(bool numbered) {
 }
 
 Session::Session(std::shared_ptr<Context> the_context, Version the_version, std::string the_peer,
-                 std::shared_ptr<ReplyQueue> the_replies)
+                 std::shared_ptr<ReplyQueue> the_replies, std::string folder)
     : context(std::move(the_context)),
       version(the_version),
       peer(std::move(the_peer)),
@@ -90,7 +90,8 @@ Session::Session(std::shared_ptr<Context> the_context, Version the_version, std:
       buffers(std::make_shared<HostBufferStore>(
           HostBufferStore::Limits{.max_bytes = context->options.max_bytes_per_session,
                                   .max_buffers = context->options.max_buffers_per_session,
-                                  .max_in_flight = context->options.max_bytes_in_flight})),
+                                  .max_in_flight = context->options.max_bytes_in_flight},
+          std::move(folder))),
       open_calls(context->options.max_open_calls) {}
 
 Session::~Session() { Close("its stream is gone"); }

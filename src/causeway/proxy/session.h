@@ -90,7 +90,7 @@ class Call {
 class Session : public std::enable_shared_from_this<Session> {
  public:
   Session(std::shared_ptr<Context> context, Version version, std::string peer,
-          std::shared_ptr<ReplyQueue> replies);
+          std::shared_ptr<ReplyQueue> replies, std::string folder = "");
   ~Session();
 
   // Starts one request; its reply may follow later. Never blocks.

@@ -102,10 +102,16 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
     }
     const Version version = FromProto(metadata.version());
     if (absl::Status s = CheckSupported(version, context_->newest()); !s.ok()) return s;
+    const Hello hello = MakeHello(*call, metadata);
     if (context_->options.admit) {
-      if (absl::Status s = context_->options.admit(MakeHello(*call, metadata)); !s.ok()) return s;
+      if (absl::Status s = context_->options.admit(hello); !s.ok()) return s;
     }
-    auto session = std::make_shared<Session>(context_, version, call->peer(), replies_);
+    // A client with our package has a folder of its own; others share the one of the options.
+    std::string folder = context_->options.large_transfer_directory;
+    const auto own = hello.data.find("causeway_shared_folder");
+    if (own != hello.data.end() && SharedFolder::IsFolderOfUser(own->second)) folder = own->second;
+    auto session =
+        std::make_shared<Session>(context_, version, call->peer(), replies_, std::move(folder));
     if (absl::Status s = context_->AddStream(session); !s.ok()) return s;
     session_ = std::move(session);
     return absl::OkStatus();

@@ -23,6 +23,7 @@ absl::Status FromProto(const control::Status& status) {
 void ToProto(const NodeMap& nodes, control::NodeMap* out) {
   for (int node : nodes.nodes) out->add_node(node);
   for (const std::string& address : nodes.data_addresses) out->add_data_address(address);
+  for (const std::string& memory : nodes.memories) out->add_memory(memory);
 }
 
 void ToProto(const FromInline& source, control::ShardBuild* out) {
@@ -124,6 +125,7 @@ Encoded EncodeWelcome(const Welcome& welcome) {
   out->set_token(welcome.token);
   out->set_push_token(welcome.push_token);
   out->set_callbacks(welcome.callbacks);
+  out->set_checksums(welcome.checksums);
   return Finish(command);
 }
 
@@ -192,6 +194,23 @@ Encoded EncodeFetch(RequestId request, BufferId buffer, absl::Span<const DeviceI
   out->set_request(request.value());
   out->set_buffer(buffer.value());
   for (DeviceId d : devices) out->add_devices(d.value());
+  return Finish(command);
+}
+
+Encoded EncodeFetchFile(RequestId request, absl::string_view path,
+                        absl::Span<const FilePart> parts) {
+  control::Command command;
+  control::FetchFile* out = command.mutable_fetch_file();
+  out->set_request(request.value());
+  out->set_path(std::string(path));
+  for (const FilePart& from : parts) {
+    control::FilePart* part = out->add_parts();
+    part->set_buffer(from.buffer.value());
+    part->set_device(from.device.value());
+    part->set_offset(from.offset);
+    for (int64_t d : from.dims) part->add_dims(d);
+    for (int64_t s : from.start) part->add_start(s);
+  }
   return Finish(command);
 }
 
@@ -333,6 +352,15 @@ Encoded EncodeFailTransfers(WorkerId from, const absl::Status& cause) {
   return Finish(command);
 }
 
+Encoded EncodeFailTransfer(TransferId transfer, const absl::Status& cause) {
+  control::Command command;
+  control::FailTransfer* out = command.mutable_fail_transfer();
+  out->set_transfer(transfer.value());
+  out->mutable_cause()->set_code(static_cast<int>(cause.code()));
+  out->mutable_cause()->set_message(std::string(cause.message()));
+  return Finish(command);
+}
+
 absl::StatusOr<CompileResult> ParseCompileResult(absl::string_view bytes) {
   control::CompileResult result;
   if (!result.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
@@ -405,7 +433,14 @@ absl::StatusOr<Event> DecodeEvent(absl::string_view bytes) {
                     {"compiles", from.compiles()},
                     {"loads", from.loads()},
                     {"launches", from.launches()}};
+      pong.transfers.insert(from.transfers().begin(), from.transfers().end());
+      pong.transfer_fallback = from.transfer_fallback();
       return Event(std::move(pong));
+    }
+    case control::Event::kTransferFailed: {
+      const control::TransferFailed& from = event.transfer_failed();
+      return Event(TransferFailedEvent{TransferId(from.transfer()), WorkerId(from.to_worker()),
+                                       FromProto(from.status())});
     }
     case control::Event::kHello:
       return absl::InvalidArgumentError("control stream: a second Hello");

@@ -29,6 +29,7 @@ using Encoded = std::shared_ptr<const std::string>;
 struct NodeMap {
   std::vector<int> nodes;                     // by worker; 0 = not a member
   std::vector<std::string> data_addresses;    // by worker; "" = dead
+  std::vector<std::string> memories;          // by worker: which shared memory it sees
 };
 
 struct Welcome {
@@ -44,6 +45,7 @@ struct Welcome {
   std::string token;
   std::string push_token;
   std::string callbacks;  // host:port of the relay of host callbacks
+  bool checksums = false;  // every transfer bears them
 };
 
 // Where the bytes of a shard, or of a piece of one, come from.
@@ -88,6 +90,15 @@ Encoded EncodeBuild(BufferId buffer, model::DType dtype, absl::string_view memor
 Encoded EncodeSend(TransferId transfer, BufferId buffer, DeviceId device, WorkerId to,
                    const std::optional<model::Box>& box);
 Encoded EncodeFetch(RequestId request, BufferId buffer, absl::Span<const DeviceId> devices);
+struct FilePart {
+  BufferId buffer;
+  DeviceId device;
+  int64_t offset = 0;  // of the array in the file
+  model::Shape dims;   // of the array
+  std::vector<int64_t> start;  // of the shard in it
+};
+Encoded EncodeFetchFile(RequestId request, absl::string_view path,
+                        absl::Span<const FilePart> parts);
 Encoded EncodeAwaitReady(RequestId request, absl::Span<const BufferId> buffers);
 Encoded EncodeCompile(RequestId request, ProgramId program, absl::string_view code,
                       absl::string_view options, int num_devices, int kind);
@@ -134,6 +145,7 @@ Encoded EncodeShutdown(absl::string_view reason);
 Encoded EncodeProceed(EpochId epoch, LaunchSeq seq);
 // In stream order: what `from` still owes to this worker will never come.
 Encoded EncodeFailTransfers(WorkerId from, const absl::Status& cause);
+Encoded EncodeFailTransfer(TransferId transfer, const absl::Status& cause);
 
 // ---------------------------------------------------------------- events
 
@@ -201,9 +213,17 @@ struct PongEvent {
   uint64_t number = 0;
   LaunchProgress progress;
   std::map<std::string, int64_t> stats;
+  std::map<std::string, int64_t> transfers;
+  std::string transfer_fallback;
+};
+struct TransferFailedEvent {
+  TransferId transfer;
+  WorkerId to;
+  absl::Status status;
 };
 using Event = std::variant<ReplyEvent, FetchDataEvent, LaunchDoneEvent, LaunchFailedEvent,
-                           AtRendezvousEvent, EpochOpenedEvent, PongEvent>;
+                           AtRendezvousEvent, EpochOpenedEvent, PongEvent,
+                           TransferFailedEvent>;
 
 // INVALID_ARGUMENT when the bytes are no ReplyEvent::compile_bytes.
 absl::StatusOr<CompileResult> ParseCompileResult(absl::string_view bytes);

@@ -38,7 +38,8 @@ void ToProto(const absl::Status& status, control::Status* out) {
 }
 
 NodeMap FromProto(const control::NodeMap& map) {
-  return {Values<int32_t>(map.node()), Values<std::string>(map.data_address())};
+  return {Values<int32_t>(map.node()), Values<std::string>(map.data_address()),
+          Values<std::string>(map.memory())};
 }
 
 ShardBuild FromProto(control::ShardBuild* shard) {
@@ -154,7 +155,8 @@ Welcome FromProto(const control::Welcome& w) {
           .heartbeat_ms = w.heartbeat_ms(),
           .token = w.token(),
           .push_token = w.push_token(),
-          .callbacks = w.callbacks()};
+          .callbacks = w.callbacks(),
+          .checksums = w.checksums()};
 }
 
 void ToProto(const std::vector<std::vector<int64_t>>& layouts,
@@ -205,6 +207,7 @@ void Encode(const Hello& e, control::Event* out) {
   for (const auto& kind : e.device.memory_kinds) h->add_memory_kinds(kind);
   h->set_runtime_version(e.device.runtime_version);
   h->set_compile_target(e.device.compile_target);
+  h->set_memory(e.memory);
   h->set_num_devices(e.device.num_devices);
   h->set_token(e.token);
 }
@@ -264,6 +267,15 @@ void Encode(const Pong& e, control::Event* out) {
   p->set_admitted(e.admitted.value());
   p->set_waiting(e.waiting.value());
   p->set_waits_for(e.waits_for);
+  p->mutable_transfers()->insert(e.transfers.begin(), e.transfers.end());
+  p->set_transfer_fallback(e.transfer_fallback);
+}
+
+void Encode(const TransferFailed& e, control::Event* out) {
+  auto* f = out->mutable_transfer_failed();
+  f->set_transfer(e.transfer.value());
+  f->set_to_worker(e.to.value());
+  ToProto(e.status, f->mutable_status());
 }
 
 }  // namespace
@@ -276,8 +288,11 @@ Chunk DecodeChunk(control::Data* data) {
   out.bytes = std::move(*data->mutable_bytes());
   if (data->has_error()) out.error = FromProto(data->error());
   if (data->has_strides()) out.byte_strides = Values<int64_t>(data->byte_strides());
-  out.token = data->token();
   if (data->has_checksum()) out.checksum = data->checksum();
+  out.attempt = data->attempt();
+  out.segment = std::move(*data->mutable_segment());
+  out.file = std::move(*data->mutable_file());
+  out.file_offset = data->file_offset();
   return out;
 }
 
@@ -337,6 +352,17 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
                            CauseFromProto(c.fail_transfers().cause())};
     case control::Command::kProceed:
       return Proceed{EpochId(c.proceed().epoch()), LaunchSeq(c.proceed().seq())};
+    case control::Command::kFetchFile: {
+      FetchFile fetch{RequestId(c.fetch_file().request()), c.fetch_file().path(), {}};
+      for (const control::FilePart& part : c.fetch_file().parts()) {
+        fetch.parts.push_back({BufferId(part.buffer()), part.device(), part.offset(),
+                               Values<int64_t>(part.dims()), Values<int64_t>(part.start())});
+      }
+      return fetch;
+    }
+    case control::Command::kFailTransfer:
+      return FailTransfer{TransferId(c.fail_transfer().transfer()),
+                          FromProto(c.fail_transfer().cause())};
     case control::Command::kShutdown:
       return Shutdown{c.shutdown().reason()};
     case control::Command::COMMAND_NOT_SET:

@@ -19,6 +19,7 @@ namespace causeway::worker {
 struct NodeMap {
   std::vector<int32_t> nodes;
   std::vector<std::string> data_addresses;
+  std::vector<std::string> memories;  // which shared memory each worker sees
 };
 
 struct Welcome {
@@ -34,6 +35,7 @@ struct Welcome {
   std::string token;       // for the Bulk stream
   std::string push_token;  // for Push between workers
   std::string callbacks;   // host:port of the relay of host callbacks; "" = none
+  bool checksums = false;  // every transfer bears them
 };
 struct OpenEpoch {
   EpochId epoch;
@@ -92,13 +94,30 @@ struct Chunk {
   std::string bytes;
   absl::Status error;
   std::vector<int64_t> byte_strides;
-  std::string token;
-  std::optional<uint64_t> checksum;  // xxh3 of `bytes`
+  std::optional<uint64_t> checksum;  // xxh3 of the bytes
+  int attempt = 0;
+  // All bytes at once, somewhere else:
+  std::string segment;  // a peer's
+  std::string file;     // the head's
+  int64_t file_offset = 0;
 };
 struct Fetch {
   RequestId request;
   BufferId buffer;
   std::vector<int32_t> devices;
+};
+// One shard's box of a dense array in a file.
+struct FilePart {
+  BufferId buffer;
+  int32_t device = 0;
+  int64_t offset = 0;         // of the array in the file
+  std::vector<int64_t> dims;  // of the array
+  std::vector<int64_t> start;  // of the shard in it
+};
+struct FetchFile {
+  RequestId request;
+  std::string path;
+  std::vector<FilePart> parts;
 };
 struct AwaitReady {
   RequestId request;
@@ -168,13 +187,19 @@ struct Proceed {
   EpochId epoch;
   LaunchSeq seq;
 };
+// This transfer will never come.
+struct FailTransfer {
+  TransferId transfer;
+  absl::Status cause;
+};
 struct Shutdown {
   std::string reason;
 };
 
 using Command = std::variant<Welcome, OpenEpoch, SetNodes, AbortEpoch, Build, Send, Chunk, Fetch,
                              AwaitReady, Compile, LoadProgram, Bind, Unbind, DropProgram, Launch,
-                             Free, Introspect, Ping, FailTransfers, Proceed, Shutdown>;
+                             Free, Introspect, Ping, FailTransfers, Proceed, FailTransfer,
+                             FetchFile, Shutdown>;
 
 // ---------------------------------------------------------------- events
 
@@ -185,6 +210,7 @@ struct Hello {
   std::string data_address;
   device::DeviceInfo device;
   std::string token;  // Bulk only
+  std::string memory;
 };
 struct Reply {
   RequestId request;
@@ -231,8 +257,15 @@ struct Pong {
   EpochId epoch;
   LaunchSeq admitted, waiting;
   std::string waits_for;
+  std::map<std::string, int64_t> transfers;
+  std::string transfer_fallback;
+};
+struct TransferFailed {
+  TransferId transfer;
+  WorkerId to;
+  absl::Status status;
 };
 using Event = std::variant<Hello, Reply, FetchData, LaunchDone, LaunchFailed, AtRendezvous,
-                           EpochOpened, Pong>;
+                           EpochOpened, Pong, TransferFailed>;
 
 }  // namespace causeway::worker

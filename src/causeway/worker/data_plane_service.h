@@ -1,54 +1,76 @@
-// Worker-to-worker transfers over gRPC: a server that takes pushes and a client that sends them.
+// Worker-to-worker transfers: a gRPC server that takes pushes, and one sender a peer.
+//
+// Blocks go through shared memory where both workers see the same (segments.h), else over the
+// stream; blocks within one process do not come here.
 #pragma once
 
-#include <atomic>
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "causeway/base/shared_memory.h"
 #include "causeway/worker/commands.h"
+#include "causeway/worker/peer_sender.h"
+#include "causeway/worker/segments.h"
+#include "causeway/worker/transfer_assembler.h"
+#include "causeway/worker/transfer_stats.h"
 
 namespace causeway::worker {
 
 // Thread safety: thread-safe.
 class DataPlane {
  public:
-  // Chunks that peers send; called on the server's threads, in order for one peer.
-  using OnChunk = std::function<void(Chunk)>;
+  // A chunk that a peer sends; called on the server's threads, in order for one peer.
+  using OnChunk = std::function<TransferAssembler::Outcome(Chunk)>;
+  // A transfer that a peer could not be given.
+  using OnFailed = std::function<void(WorkerId to, TransferId, absl::Status)>;
+  struct Options {
+    int port = 0;  // on all addresses; 0 = any
+    int64_t damage_chunk = 0;  // fault injection
+    OnChunk on_chunk;
+    OnFailed on_failed;
+  };
 
-  // Listens on `port` (0 = any) of all addresses. UNAVAILABLE when it is taken.
-  static absl::StatusOr<std::unique_ptr<DataPlane>> Start(int port, OnChunk on_chunk);
+  // UNAVAILABLE when the port is taken.
+  static absl::StatusOr<std::unique_ptr<DataPlane>> Start(Options options);
   ~DataPlane();
 
   int port() const { return port_; }
-  // Membership evidence, for both directions.
-  void SetToken(const std::string& token);
-  // Addresses by worker; "" = dead: what waits for it is dropped.
-  void SetPeers(std::vector<std::string> addresses);
+  // What peers must have to be given segments; "" = this host has no memory to share.
+  const std::string& memory() const { return memory_; }
+  // Membership evidence, for both directions, and whether blocks bear checksums.
+  void Configure(const std::string& token, bool checksums);
+  // By worker: addresses ("" = dead: what waits for it is dropped) and memory().
+  void SetPeers(std::vector<std::string> addresses, std::vector<std::string> memories);
   // Queues bytes (or the error in their place) for a worker. Never blocks.
   void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes);
   // Ports of peers' data planes.
   bool IsPeerPort(int port) const;
+  TransferStats& stats() { return stats_; }
 
  private:
   class Service;
-  class Peer;
-  DataPlane() = default;
+  explicit DataPlane(Options options);
 
+  const Options options_;
+  TransferStats stats_;
   std::unique_ptr<Service> service_;
   int port_ = 0;
+  std::string memory_;
+  std::unique_ptr<SharedFolder> folder_;
+  std::unique_ptr<SegmentPool> segments_;
 
   mutable absl::Mutex mu_;
   std::string token_ ABSL_GUARDED_BY(mu_);
+  bool checksums_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
-  std::map<std::string, std::unique_ptr<Peer>> peers_ ABSL_GUARDED_BY(mu_);  // by address
+  std::vector<std::string> memories_ ABSL_GUARDED_BY(mu_);
+  std::map<std::string, std::unique_ptr<PeerSender>> peers_ ABSL_GUARDED_BY(mu_);  // by address
 };
 
 }  // namespace causeway::worker

@@ -17,11 +17,12 @@ absl::StatusOr<FaultPlan> ParseFaultPlan(absl::string_view text) {
     int64_t* field = kv.first == "skip_launch"   ? &plan.skip_launch
                      : kv.first == "swap_launch" ? &plan.swap_launch
                      : kv.first == "oom_launch"  ? &plan.oom_launch
+                     : kv.first == "damage_chunk" ? &plan.damage_chunk
                                                  : nullptr;
     if (field == nullptr || !absl::SimpleAtoi(kv.second, field) || *field < 1) {
       return absl::InvalidArgumentError(absl::StrCat(
           "CAUSEWAY_FAULTS has '", std::string(item),
-          "'; use skip_launch=N, swap_launch=N or oom_launch=N with N from 1"));
+          "'; use skip_launch=N, swap_launch=N, oom_launch=N or damage_chunk=N with N from 1"));
     }
   }
   return plan;

@@ -52,6 +52,9 @@ void Machine::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::Host
     host_->Push(to, transfer, std::move(bytes));
     return;
   }
+  if (bytes.ok()) {
+    host_->Moved("push", "local", static_cast<int64_t>((*bytes)->size()), absl::ZeroDuration());
+  }
   Post([this, transfer, bytes = std::move(bytes)]() mutable {
     graph_->TransferArrived(transfer, std::move(bytes), {});
   });
@@ -76,13 +79,23 @@ void Machine::On(Welcome welcome) {
 void Machine::On(OpenEpoch open) {
   // On the reader lane, as SetNodes does: a newcomer's address must not be lost to an older list that
   // the operation lane comes to later.
-  host_->SetPeers(open.nodes.data_addresses);
+  host_->SetPeers(open.nodes);
   Post([this, open = std::move(open)]() mutable { StartOpening(std::move(open)); });
 }
 
 void Machine::On(SetNodes nodes) {
-  host_->SetPeers(nodes.nodes.data_addresses);
+  host_->SetPeers(nodes.nodes);
   Post([this, nodes = std::move(nodes)] { graph_->Run(nodes); });
+}
+
+void Machine::OnChunk(Chunk chunk) {
+  if (!chunk.file.empty()) {
+    host_->Moved("upload", "shared_memory", chunk.total, absl::ZeroDuration());
+  } else if (chunk.error.ok() &&
+             chunk.offset + static_cast<int64_t>(chunk.bytes.size()) == chunk.total) {
+    host_->Moved("upload", "stream", chunk.total, absl::ZeroDuration());
+  }
+  assembler_.AddFromHead(std::move(chunk));
 }
 
 void Machine::On(AbortEpoch abort) {
@@ -134,7 +147,7 @@ void Machine::On(Ping ping) {
     absl::MutexLock lock(&progress_mu_);
     waiting = waiting_;
   }
-  Emit(Pong{.number = ping.number,
+  Pong pong{.number = ping.number,
             .inflight = ledger_.inflight(),
             .resident_bytes = process.resident_bytes,
             .buffers = buffers_,
@@ -147,7 +160,9 @@ void Machine::On(Ping ping) {
             .epoch = epoch,
             .admitted = waiting.could_start ? std::max(admitted, waiting.seq) : admitted,
             .waiting = waiting.seq,
-            .waits_for = waiting.what});
+            .waits_for = waiting.what};
+  host_->CountTransfers(&pong);
+  Emit(std::move(pong));
   Post([this] {
     if (graph_ == nullptr) return;
     const OpGraph::Stats stats = graph_->stats();

@@ -51,8 +51,10 @@ class MachineHost : public GraphHost {
   virtual bool AsideIdle() = 0;
   // Breaks off collectives, now and again until the ledger is idle.
   virtual void CutCollectives() = 0;
-  // Addresses by worker; "" = dead.
-  virtual void SetPeers(const std::vector<std::string>& addresses) = 0;
+  // Where the workers are, and which shared memory they see.
+  virtual void SetPeers(const NodeMap& nodes) = 0;
+  // Adds what this process counts of transfers.
+  virtual void CountTransfers(Pong* pong) {}
   // The head's words of welcome, before anything else of that life.
   virtual void OnWelcome(const Welcome& welcome) = 0;
   virtual void OnLifeStarted() = 0;
@@ -76,7 +78,14 @@ class Machine final : private GraphHost {
 
   // Reader lane; chunks may come on threads of their own, those of one transfer in order.
   void OnCommand(Command command);
-  void OnChunk(Chunk chunk) { assembler_.Add(std::move(chunk)); }
+  void OnChunk(Chunk chunk);  // of the head
+  TransferAssembler::Outcome OnPeerChunk(Chunk chunk) {
+    return assembler_.AddFromPeer(std::move(chunk));
+  }
+  // A transfer from here that its receiver could not be given. Any thread.
+  void OnSendFailed(WorkerId to, TransferId transfer, absl::Status why) {
+    Emit(TransferFailed{transfer, to, std::move(why)});
+  }
 
   // Operation lane.
   std::optional<absl::Time> waiting_until() const;
@@ -114,6 +123,9 @@ class Machine final : private GraphHost {
   void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) override;
   void RunBlocking(absl::AnyInvocable<void()> work) override {
     host_->RunBlocking(std::move(work));
+  }
+  void Moved(const char* kind, const char* path, int64_t bytes, absl::Duration spent) override {
+    host_->Moved(kind, path, bytes, spent);
   }
   absl::Time Now() override { return host_->Now(); }
 

@@ -62,6 +62,8 @@ class GraphHost {
   virtual void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) = 0;
   // Runs code that may block for as long as a user likes, on a thread of its own.
   virtual void RunBlocking(absl::AnyInvocable<void()> work) = 0;
+  // Counts bytes that went over a path of their own. May be called from anywhere.
+  virtual void Moved(const char* kind, const char* path, int64_t bytes, absl::Duration spent) {}
   virtual absl::Time Now() = 0;
 };
 
@@ -86,6 +88,7 @@ class OpGraph {
   void Run(Build build);
   void Run(Send send);
   void Run(Fetch fetch);
+  void Run(FetchFile fetch);
   void Run(AwaitReady await);
   void Run(LoadProgram load);
   void Run(Bind bind);
@@ -96,6 +99,7 @@ class OpGraph {
   void Run(const SetNodes& nodes);
   void Run(const FailTransfers& fail);
   void Run(const Proceed& proceed);
+  void Run(const FailTransfer& fail);
 
   // OpenEpoch in two steps, with the wait for launches in flight (bounded) between them.
   void CloseEpochs(EpochId next);

@@ -329,6 +329,14 @@ void OpGraph::GiveUp(TransferId id, absl::Status cause) {
   Settle(value);
 }
 
+void OpGraph::Run(const FailTransfer& fail) {
+  // It may have arrived all the same, when only its confirmation was lost.
+  const auto it = transfers_.find(fail.transfer);
+  if (it == transfers_.end() || !it->second->pending()) return;
+  GiveUp(fail.transfer, fail.cause);
+  Pump();
+}
+
 void OpGraph::Run(const FailTransfers& fail) {
   if (PLANTED("graph.transfers_wait_for_the_dead")) return;
   // A transfer's id names its sender: worker + 1 above 48 bits, 0 for the head.

@@ -2,7 +2,9 @@
 #include "causeway/worker/op_graph.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <map>
 
@@ -47,6 +49,8 @@ class TestWorker final : public GraphHost {
   }
   void Post(absl::AnyInvocable<void()> work) override { posted.push_back(std::move(work)); }
   void Emit(Event event) override { events.push_back(std::move(event)); }
+  void Moved(const char*, const char*, int64_t bytes, absl::Duration) override { moved += bytes; }
+  int64_t moved = 0;
   void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) override {
     pushed[transfer] = std::move(bytes);
   }
@@ -270,6 +274,51 @@ TEST_F(OpGraphTest, FailsTransfersOfALostSenderOnly) {
   w.graph_.Run(FailTransfers{WorkerId(1), absl::DataLossError("worker 1 is lost")});
   EXPECT_EQ(w.Read(10), "DATA_LOSS: worker 1 is lost");
   EXPECT_EQ(w.Read(11), "pending");
+}
+
+TEST_F(OpGraphTest, FailsOneTransferAtOnceUnlessItArrived) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.BuildFromTransfer(10, 1);
+  w.BuildFromTransfer(11, 2);
+  w.graph_.TransferArrived(TransferId(2), TestWorker::Bytes({1, 2}), {});
+  for (uint64_t id : {1, 2, 3}) {
+    w.graph_.Run(FailTransfer{TransferId(id), absl::DataLossError("worker 1 could not send")});
+  }
+  EXPECT_EQ(w.Read(10), "DATA_LOSS: worker 1 could not send");
+  EXPECT_EQ(w.Read(11), "1 2");
+}
+
+TEST_F(OpGraphTest, ReadsIntoAFileWhereTheShardBelongs) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Build(10, {5, 6});
+  std::string path = ::testing::TempDir() + "fetch_XXXXXX";
+  const int fd = ::mkstemp(path.data());
+  ASSERT_GE(fd, 0);
+  const float before[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+  ASSERT_EQ(::pwrite(fd, before, sizeof(before), 0), static_cast<ssize_t>(sizeof(before)));
+  // The shard is elements 2 and 3 of an array of 4 that begins 8 bytes into the file.
+  w.graph_.Run(FetchFile{RequestId(7), path, {{BufferId(10), 0, 8, {4}, {2}}}});
+  w.graph_.Run(FetchFile{RequestId(8), path, {{BufferId(10), 0, 8, {4}, {3}}}});
+  w.graph_.Run(FetchFile{RequestId(9), path + "?", {{BufferId(10), 0, 0, {2}, {0}}}});
+  w.Settle();
+  w.FinishCopies();
+  float after[8];
+  ASSERT_EQ(::pread(fd, after, sizeof(after), 0), static_cast<ssize_t>(sizeof(after)));
+  ::close(fd);
+  ::unlink(path.c_str());
+  EXPECT_EQ(std::vector<float>(after, after + 8), (std::vector<float>{0, 0, 0, 0, 5, 6, 0, 0}));
+  std::map<uint64_t, absl::StatusCode> replies;
+  for (const Event& event : w.events) {
+    if (const auto* reply = std::get_if<Reply>(&event)) {
+      replies[reply->request.value()] = reply->status.code();
+    }
+  }
+  EXPECT_EQ(replies[7], absl::StatusCode::kOk);
+  EXPECT_EQ(replies[8], absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(replies[9], absl::StatusCode::kNotFound);
+  EXPECT_EQ(w.moved, 8);
 }
 
 TEST_F(OpGraphTest, AnErrorPoisonsWithItsFirstCause) {

@@ -141,6 +141,9 @@ class Worker final : public MachineHost {
   void RunBlocking(absl::AnyInvocable<void()> work) override {
     host_pool_.Submit(std::move(work));
   }
+  void Moved(const char* kind, const char* path, int64_t bytes, absl::Duration spent) override {
+    data_plane_->stats().Done(kind, path, bytes, spent);
+  }
   absl::Time Now() override { return absl::Now(); }
   void RunAside(absl::AnyInvocable<void()> work) override {
     compiles_pool_.Submit(std::move(work));
@@ -151,8 +154,12 @@ class Worker final : public MachineHost {
   void CutCollectives() override {
     if (!aborting_.exchange(true)) aborts_.Put(0);
   }
-  void SetPeers(const std::vector<std::string>& addresses) override {
-    data_plane_->SetPeers(addresses);
+  void SetPeers(const NodeMap& nodes) override {
+    data_plane_->SetPeers(nodes.data_addresses, nodes.memories);
+  }
+  void CountTransfers(Pong* pong) override {
+    pong->transfers = data_plane_->stats().Numbers();
+    pong->transfer_fallback = data_plane_->stats().last_cause();
   }
   void OnWelcome(const Welcome& welcome) override;
   void OnLifeStarted() override {
@@ -172,9 +179,9 @@ class Worker final : public MachineHost {
 
   const WorkerOptions options_;
   std::unique_ptr<device::Device> device_;
-  std::unique_ptr<DataPlane> data_plane_;
-  std::unique_ptr<Machine> machine_;
   std::unique_ptr<ControlClient> client_;
+  std::unique_ptr<Machine> machine_;
+  std::unique_ptr<DataPlane> data_plane_;  // tells the machine of its failures
   Mailbox<absl::AnyInvocable<void()>> operations_;
   Mailbox<std::shared_ptr<LaunchRecord>> multi_watch_, local_watch_;
   Mailbox<int> aborts_;
@@ -204,9 +211,15 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   int port = 0;
   SplitAddress(options_.head, &host, &port);
   head_port_ = port;
-  ASSIGN_OR_RETURN(data_plane_, DataPlane::Start(options_.data_port, [this](Chunk chunk) {
-                     machine_->OnChunk(std::move(chunk));  // a peer knows our token by then
-                   }));
+  DataPlane::Options plane;
+  plane.port = options_.data_port;
+  plane.damage_chunk = options_.faults.damage_chunk;
+  // The machine is there by then: a peer has to know our token.
+  plane.on_chunk = [this](Chunk chunk) { return machine_->OnPeerChunk(std::move(chunk)); };
+  plane.on_failed = [this](WorkerId to, TransferId id, absl::Status why) {
+    machine_->OnSendFailed(to, id, std::move(why));
+  };
+  ASSIGN_OR_RETURN(data_plane_, DataPlane::Start(std::move(plane)));
   ASSIGN_OR_RETURN(std::unique_ptr<device::Device> made,
                    make_device([this](int local, int peer) { return IsOurs(local, peer); }));
   device_ = device::WithHostArrays(std::move(made));
@@ -222,7 +235,8 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
                     .pid = ::getpid(),
                     .host = name,
                     .data_address = absl::StrCat(reach, ":", data_plane_->port()),
-                    .device = device_->info()},
+                    .device = device_->info(),
+                    .memory = data_plane_->memory()},
           .connect_timeout = options_.connect_timeout,
           .reattach_timeout = options_.reattach_timeout},
       [this](Command command) { OnCommand(std::move(command)); });
@@ -246,7 +260,7 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
 }
 
 void Worker::OnWelcome(const Welcome& welcome) {
-  data_plane_->SetToken(welcome.push_token);
+  data_plane_->Configure(welcome.push_token, welcome.checksums);
   std::string host;
   int port = 0;
   SplitAddress(welcome.coordinator, &host, &port);

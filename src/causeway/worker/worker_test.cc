@@ -165,51 +165,6 @@ TEST_F(WorkerTest, WorkersReduceSendAndBreakOff) {
   EXPECT_EQ(ToFloats(Fetch(0, 10).data[0]), (std::vector<float>{1, 2}));
 }
 
-TEST_F(WorkerTest, ANewcomerIsKnownEvenWhileAnOlderEpochIsBeingOpened) {
-  std::vector<std::string> addresses;
-  for (int w = 0; w < 2; ++w) StartWorker(w);
-  for (int w = 0; w < 2; ++w) addresses.push_back(Welcome(w, 1 + w).data_address());
-  OpenEpoch(1, {1, 2}, addresses);
-  Program(0, 1, kSum, {0, 1});
-  head_.Send(0, BuildFloats(10, {0, 1}, {{0, {1, 2}}}));
-  head_.Send(0, LaunchOf(1, 1, 1, {10}, {11}));  // its peer never comes
-  auto open = [&](int w, uint64_t epoch, const std::vector<int>& nodes,
-                  const std::vector<std::string>& known) {
-    control::Command command;
-    auto* to = command.mutable_open_epoch();
-    to->set_epoch(epoch);
-    to->set_node(nodes[w]);
-    to->set_drain_ms(1000);
-    for (const int n : nodes) to->mutable_nodes()->add_node(n);
-    for (const auto& a : known) to->mutable_nodes()->add_data_address(a);
-    head_.Send(w, command);
-  };
-  // The operation thread waits for the launch; two more commands are read meanwhile.
-  open(0, 2, {3, 0}, {addresses[0], ""});
-  open(0, 3, {4, 0}, {addresses[0], ""});
-  control::Command known;
-  known.mutable_set_nodes()->set_epoch(3);
-  for (const int n : {4, 5}) known.mutable_set_nodes()->mutable_nodes()->add_node(n);
-  for (const auto& a : addresses) known.mutable_set_nodes()->mutable_nodes()->add_data_address(a);
-  head_.Send(0, known);
-  open(1, 3, {4, 5}, addresses);
-  for (int w = 0; w < 2; ++w) {
-    ASSERT_TRUE(head_.WaitEvent(w, [](const control::Event& e) {
-                       return e.has_epoch_opened() && e.epoch_opened().epoch() == 3;
-                     }).ok());
-  }
-  control::Command build = BuildFloats(20, {1}, {{1, {0, 0}}});
-  build.mutable_build()->mutable_shards(0)->set_transfer((uint64_t{1} << 48) + 1);
-  head_.Send(1, build);
-  control::Command send;
-  send.mutable_send()->set_transfer((uint64_t{1} << 48) + 1);
-  send.mutable_send()->set_buffer(10);
-  send.mutable_send()->set_to_worker(1);
-  send.mutable_send()->set_whole(true);
-  head_.Send(0, send);
-  EXPECT_EQ(ToFloats(Fetch(1, 20).data[1]), (std::vector<float>{1, 2}));
-}
-
 TEST_F(WorkerTest, AnotherLifeStartsEmpty) {
   StartWorker(0);
   OpenEpoch(1, {1}, {Welcome(0, 1).data_address()});

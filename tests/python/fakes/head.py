@@ -21,6 +21,7 @@ def main() -> int:
     for flag in ("host", "platform", "announce-slices", "ready-file"):
         parser.add_argument(f"--{flag}", required=True)
     parser.add_argument("--shared-dir", default="")
+    parser.add_argument("--transfer-checksums", default="")
     parser.add_argument("--compile-cache", default="")
     parser.add_argument("--compile-cache-bytes", type=int, default=0)
     options = parser.parse_args()

@@ -1,0 +1,99 @@
+"""Arrays on their way: right bytes by every path, the path that was meant, small faults."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from end_to_end import ClientError, Cluster
+
+MOVE = """
+big = np.arange(6 << 18, dtype=np.float32).reshape(-1, 256)
+x = jax.device_put(big, devices[0])
+y = jax.device_put(x, devices[-1])
+there = jax.device_put([x + i for i in range(3)], devices[-1])
+again = [jax.device_put(v, devices[0]) for v in there]
+z = jax.device_put(jax.device_put(big, rows), NamedSharding(mesh, P(None, "x")))
+small = [jax.device_put(np.full(64, i, np.int32), devices[0]) for i in range(100)]
+moved = jax.device_put(small, devices[-1])
+result = [
+    bool((np.asarray(y) == big).all()),
+    all(bool((np.asarray(v) == big + i).all()) for i, v in enumerate(again)),
+    bool((np.asarray(z) == big).all()),
+    [int(v[0]) for v in moved] == list(range(100)),
+]
+"""
+
+
+def _paths(cluster: Cluster) -> dict[str, int]:
+    """The workers' counters added up, once they have reported what happened before this call."""
+    totals: dict[str, int] = {}
+    for worker in cluster.status()["workers"]:
+        for name, value in worker["transfers"].items():
+            totals[name] = totals.get(name, 0) + value
+    return totals
+
+
+def _await_paths(cluster: Cluster, name: str, least: int) -> dict[str, int]:
+    deadline = time.monotonic() + 30
+    while True:
+        found = _paths(cluster)
+        if found.get(name, 0) >= least or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
+
+
+@pytest.mark.timeout_seconds(180)
+def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) -> None:
+    cluster = start_cluster(slices=2, devices_per_host=1)
+    client = cluster.client()
+    assert client.do(MOVE) == [True] * 4
+    size = 6 << 20
+    found = _await_paths(cluster, "push_shared_memory_bytes", 8 * size)
+    assert found["push_shared_memory_bytes"] >= 8 * size  # y, 3 there, 3 back, halves of z
+    assert found["upload_shared_memory_bytes"] >= 2 * size
+    assert found["download_shared_memory_bytes"] >= 6 * size
+    assert found.get("push_fallbacks", 0) == found.get("push_retries", 0) == 0
+    # Reading the same shape again uses memory that is mapped already, and values stay apart.
+    same = """
+    first = np.asarray(x + 1)
+    second = np.asarray(x + 2)
+    part = first[3:5]
+    del first
+    third = np.asarray(x + 3)
+    result = [float(part[0, 0]), float(second[0, 1]), float(third[0, 2]), second.flags.writeable]
+    """
+    assert client.do(same) == [3 * 256 + 1, 3.0, 5.0, False]
+    # Without our package everything goes over the network, and is right all the same.
+    stock = cluster.client(env={"CAUSEWAY_CLIENT_PATCHES": "-shared-memory,-shared-fetch"})
+    assert stock.do(MOVE) == [True] * 4
+    cluster.close()
+
+
+@pytest.mark.timeout_seconds(180)
+def test_damage_is_mended_once(start_cluster: Callable[..., Cluster]) -> None:
+    cluster = start_cluster(slices=2, devices_per_host=1, faults={0: "damage_chunk=2"})
+    assert cluster.client().do(MOVE) == [True] * 4
+    found = _await_paths(cluster, "push_retries", 1)
+    assert found["push_retries"] == 1
+    assert found.get("push_failures", 0) == 0
+    cluster.close()
+
+
+@pytest.mark.timeout_seconds(180)
+def test_a_source_that_dies_fails_its_transfers_only(
+    start_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = start_cluster(slices=3, devices_per_host=1)
+    client = cluster.client()
+    client.do("""
+    a = jax.device_put(np.arange(4.0), devices[0])
+    b = jax.device_put(np.arange(4.0), devices[2])
+    result = float(np.asarray(a).sum() + np.asarray(b).sum())
+    """)
+    cluster.ask("kill", 0)
+    with pytest.raises(ClientError, match="DATA_LOSS"):
+        client.do("result = float(jax.device_put(a, devices[1])[0])")
+    assert client.do("result = float(jax.device_put(b, devices[1])[3])") == 3.0
+    cluster.close()
