@@ -118,6 +118,10 @@ absl::StatusOr<std::shared_ptr<const core::ExecutableView>> Controller::MakeHost
   if (program->request.kind == core::ProgramKind::kPlugin) {
     RETURN_IF_ERROR(PlanPlugin(*program, *binding, &devices));
     info->name = program->request.name;
+    const int donated = program->reshard != nullptr && program->reshard->donate
+                            ? static_cast<int>(program->reshard->inputs.size())
+                            : 0;
+    for (int i = 0; i < donated; ++i) info->donated_inputs.push_back(i);
   }
   ASSIGN_OR_RETURN(binding->list, Intern(devices));
   program->num_devices = static_cast<int>(devices.size());

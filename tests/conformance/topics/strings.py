@@ -2,23 +2,11 @@
 
 import jax
 import numpy as np
-import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 WORDS = ["one", "", "drei", "四", "5" * 100, "six", "seven", "eight"]
 TEXT = np.array(WORDS, np.dtypes.StringDType())
-
-
-@pytest.fixture(autouse=True)
-def supported(jax_env):
-    if jax_env.side == "local":
-        return
-    try:
-        np.asarray(jax.device_put(TEXT, jax_env.devices[0]))
-    except jax.errors.JaxRuntimeError as error:
-        assert "UNIMPLEMENTED" in str(error)
-        pytest.xfail("a cluster refuses arrays of text")
 
 
 def test_on_one_device(jax_env):
