@@ -20,6 +20,7 @@ FLOORS = {
     "net": 3,
     "device": 3,
     "callbacks": 3,
+    "liveness": 4,
     "core": 4,
     "coordination": 4,
     "controller": 5,

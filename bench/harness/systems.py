@@ -100,6 +100,7 @@ def causeway(
     devices_per_host: int = 1,
     patches: str | None = None,
     compile_cache: str = "off",
+    spares: int = 0,
 ) -> Iterator[System]:
     """A real cluster on free ports, with the client package as users get it."""
     from causeway.cluster import launcher, paths, state
@@ -112,6 +113,7 @@ def causeway(
         hosts_per_slice=hosts_per_slice,
         devices_per_host=devices_per_host,
         compile_cache=compile_cache,
+        spares=spares,
     ).on_free_ports()
     current, _ = launcher.start(options, _START_SECONDS, owner_pid=os.getpid())
     try:

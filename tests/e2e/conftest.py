@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,22 +33,23 @@ def start_cluster(
         pytest.skip(str(error))
     names: list[str] = []
 
-    def start(faults: Mapping[int, str] | None = None, **shape: Any) -> Cluster:
+    def start(
+        faults: Mapping[int, str] | None = None, head_flags: Sequence[str] = (), **shape: Any
+    ) -> Cluster:
         name = f"e2e-{len(names)}"
         names.append(name)
         folder = tmp_path_factory.mktemp(name)
         shape.setdefault("transfer_checksums", True)
         options = ClusterOptions(name=name, **shape).on_free_ports()
-        old = os.environ.get("CAUSEWAY_WORKER_COMMAND")
+        changed = {}
         if faults:
-            os.environ["CAUSEWAY_WORKER_COMMAND"] = _faulty_worker(folder, faults)
-        try:
+            changed["CAUSEWAY_WORKER_COMMAND"] = _faulty_worker(folder, faults)
+        if head_flags:
+            changed["CAUSEWAY_HEAD_BINARY"] = _flagged_head(folder, head_flags)
+        with pytest.MonkeyPatch.context() as patch:
+            for name_of, value in changed.items():
+                patch.setenv(name_of, value)
             state, _ = launcher.start(options, timeout_seconds=90.0, owner_pid=os.getpid())
-        finally:
-            if faults:
-                os.environ.pop("CAUSEWAY_WORKER_COMMAND")
-                if old:
-                    os.environ["CAUSEWAY_WORKER_COMMAND"] = old
         env = environment.for_command(state, os.environ, PYTHON)
         return Cluster(name, env, state.ops_url, folder)
 
@@ -69,6 +71,17 @@ def _faulty_worker(folder: Path, faults: Mapping[int, str]) -> str:
         "os.execv(sys.executable, words)\n"
     )
     return f"{sys.executable} {script}"
+
+
+def _flagged_head(folder: Path, flags: Sequence[str]) -> str:
+    """A program that is the head with these flags besides its own."""
+    from causeway.cluster import paths
+
+    script = folder / "head"
+    words = " ".join(map(shlex.quote, [str(paths.head_binary()), *flags]))
+    script.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    script.chmod(0o755)
+    return str(script)
 
 
 @pytest.fixture(scope="session")

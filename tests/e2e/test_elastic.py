@@ -179,3 +179,35 @@ def test_the_decorator_runs_the_function_again(cluster: Any) -> None:
     cluster.ask("restore", 2)
     assert client.finish(60.0) == [2.5] * 3
     assert client.do("result = seen") == [3, 2, 3]
+
+
+def test_a_spare_takes_the_place_of_a_dead_worker(fresh: Callable[..., Any]) -> None:
+    cluster = fresh(slices=2, hosts_per_slice=1, devices_per_host=2, announce_slices="true",
+                    spares=1)
+    client = cluster.client()
+    client.do(SETUP)
+    client.do('state["w"] = step(state["w"], data(mesh))')
+    client.do("manager.maybe_snapshot(1, state, force=True)")
+    before = cluster.pids()
+    assert cluster.status()["gauges"]["spares"] == 1
+    client.do("events = elastic.watch()")
+    _kill_in_a_loop(cluster, client, LOOP, 1)
+    compiles = cluster.status()["counters"]["compiles_total"]
+    # All slices are there again by the time the program has its error.
+    client.do("mesh, at, state, where = manager.maybe_reshard_down(failure, resume)")
+    assert client.do("result = [at, mesh.size]") == [1, 4]
+    client.do('state["w"] = step(state["w"], data(mesh))')
+    assert client.do("result = np.asarray(state['w']).tolist()") == [1.0] * 3
+    after = cluster.status()
+    assert after["counters"]["compiles_total"] == compiles
+    assert after["workers"][1]["pid"] == before["spare-0"]
+    kinds = client.do("result = [(e.kind, e.slice_index) for e in events.poll(5)]")
+    assert kinds[:2] == [["lost", 1], ["spare", 1]]
+    # Started again, the dead one's process finds its place taken, and stands by.
+    cluster.ask("restore", 1)
+    cluster.wait_for("a spare again", lambda s: s["gauges"]["spares"] == 1, 60.0)
+    assert cluster.status()["workers"][1]["pid"] == before["spare-0"]
+    answer = cluster.ask("kill", 1)
+    assert answer["pids"] == [before["spare-0"]]
+    cluster.wait_for("the second change", lambda s: s["complete"] and
+                     s["workers"][1]["pid"] == cluster.pids()["worker-1"], 60.0)

@@ -23,6 +23,12 @@ DevicesOption = Annotated[
     int,
     typer.Option("--devices-per-host", min=1, help="devices of a worker", rich_help_panel=_SHAPE),
 ]
+SparesOption = Annotated[
+    int,
+    typer.Option(
+        "--spares", min=0, help="workers that stand by for a lost one", rich_help_panel=_SHAPE
+    ),
+]
 PlatformOption = Annotated[
     str, typer.Option("--platform", help="cpu, cuda, ...", rich_help_panel=_SHAPE)
 ]

@@ -54,8 +54,10 @@ def _change(output: Output, name: str, command: str, index: int, timeout: float)
         answer = _ask(cluster, {"command": command, "slice": index})
         begun = time.monotonic()
         if command == "kill":
+            # A spare may have taken the place by the time of the first look.
+            gone = set(answer["pids"])
             noticed = processes.wait_until(
-                lambda: not (workers & launcher.alive_workers(cluster)), timeout
+                lambda: not (gone & launcher.worker_pids(cluster, workers)), timeout
             )
         else:
             noticed = launcher.wait_workers(cluster, workers, timeout)

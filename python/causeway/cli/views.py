@@ -44,20 +44,27 @@ def cluster_title(state: ClusterState) -> str:
 
 def processes_table(state: ClusterState, head: dict[str, Any] | None) -> Table:
     """One row a process: what the supervisor knows of it, and whether the head sees it."""
-    seen = {int(entry["id"]): entry for entry in (head or {}).get("workers", [])}
+    workers = (head or {}).get("workers", [])
+    by_place = {int(entry["id"]): entry for entry in workers}
+    by_pid = {int(entry["pid"]): entry for entry in workers if entry["alive"]}
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     columns = ("name", "slice", "pid", "process state", "seen by the head", "restarts", "last end")
     for column in columns:
         table.add_column(column)
     for record in state.processes:
-        is_head = record.role == "head"
-        worker = -1 if is_head else int(record.role.removeprefix("worker-"))
+        kind, _, number = record.role.partition("-")
+        # Where there are spares, a process may fill another place than its name says, or none.
+        entry = by_pid.get(record.pid)
+        if entry is None and kind == "worker" and not state.options.spares:
+            entry = by_place.get(int(number))
+        spare = head is not None and entry is None and state.options.spares > 0
+        place = "" if entry is None else str(state.options.slice_of_worker(int(entry["id"])))
         table.add_row(
             record.role,
-            "" if is_head else str(state.options.slice_of_worker(worker)),
+            place,
             str(record.pid or ""),
             coloured(record.phase),
-            "" if is_head else _seen(seen.get(worker)),
+            "" if kind == "head" else "stands by" if spare else _seen(entry),
             str(record.restarts),
             record.reason.replace("[", "\\["),
         )

@@ -101,6 +101,22 @@ def first_failure(current: ClusterState) -> tuple[str, ExitCode] | None:
     return None
 
 
+def worker_pids(current: ClusterState, workers: set[int]) -> set[int]:
+    """Of the processes that fill these places now; empty while the head does not answer."""
+    try:
+        entries = head_api.status(current.ops_url)["workers"]
+    except head_api.HeadUnreachable:
+        return set()
+    return {entry["pid"] for entry in entries if entry["id"] in workers and entry["alive"]}
+
+
+def waiting_spares(current: ClusterState) -> int:
+    try:
+        return int(head_api.status(current.ops_url)["gauges"].get("spares", 0))
+    except head_api.HeadUnreachable:
+        return 0
+
+
 def wait_workers(current: ClusterState, workers: set[int], timeout_seconds: float) -> bool:
     """Waits until the head calls these workers alive."""
     return processes.wait_until(
@@ -235,14 +251,14 @@ def _wait_complete(
                 raise ClusterError(f"{failure[0]} (logs: {folder / 'logs'})", failure[1])
             if current.phase == "running":
                 alive = alive_workers(current)
-                if everyone <= alive:
+                if everyone <= alive and waiting_spares(current) >= options.spares:
                     return current
         if supervisor.poll() is not None:
             tail = (folder / "logs" / "supervisor.log").read_text().strip().splitlines()
             why = tail[-1] if tail else f"exit status {supervisor.returncode}"
             raise ClusterError(f"the supervisor ended: {why}", ExitCode.START_FAILED)
         time.sleep(0.03)
-    missing = ", ".join(map(str, sorted(everyone - alive)))
+    missing = ", ".join(map(str, sorted(everyone - alive))) or "or a spare"
     raise ClusterError(
         f"worker {missing} did not join within {timeout_seconds:.0f} s; "
         f"see the logs in {folder / 'logs'}, or give a larger --timeout",

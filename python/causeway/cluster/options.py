@@ -21,6 +21,7 @@ class ClusterOptions:
     slices: int = 1
     hosts_per_slice: int = 1
     devices_per_host: int = 4
+    spares: int = 0  # workers that stand by for the place of one that is lost
     platform: str = "cpu"
     host: str = "127.0.0.1"
     proxy_port: int = 29000
@@ -44,6 +45,8 @@ class ClusterOptions:
             if not 1 <= value <= 4096:
                 flag = "--" + field.replace("_", "-")
                 raise ClusterError(f"{flag} is {value}: it must be 1 to 4096", ExitCode.USAGE)
+        if not 0 <= self.spares <= 1024:
+            raise ClusterError(f"--spares is {self.spares}: it must be 0 to 1024", ExitCode.USAGE)
         for field in ("proxy_port", "server_port", "ops_port", "worker_port"):
             value = getattr(self, field)
             if not 0 <= value <= 65535:

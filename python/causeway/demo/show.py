@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from causeway.cluster import environment, paths
+from causeway.cluster import environment, head_api, paths
 from causeway.cluster.errors import ClusterError
 from causeway.cluster.state import ClusterState
 from causeway.supervisor import control_socket
@@ -100,6 +100,7 @@ def _follow(
     figures: dict[str, Any] = {}
     deadline = time.monotonic() + _PROGRAM_SECONDS
     taken = given_back = False
+    killed = restored = 0.0
     for line in program.stdout:
         if time.monotonic() > deadline:
             raise ClusterError(f"the demo took longer than {_PROGRAM_SECONDS:.0f} s")
@@ -112,33 +113,60 @@ def _follow(
                 if not taken:
                     say(f"killing slice {VICTIM} with SIGKILL, in the middle of the training")
                     taken = True
-                    figures["killed_at"] = time.time()
-                    _ask(cluster, "kill")
+                    killed = _ask(cluster, "kill")["time"]
                 elif not given_back and "resume_seconds" in figures:
-                    say(f"giving slice {VICTIM} back")
+                    say(f"giving slice {VICTIM} back: its worker starts anew and imports JAX")
                     given_back = True
+                    restored = time.time()
                     _ask(cluster, "restore")
             case "lost":
-                figures.setdefault("error_ms", (event["seen"] - figures["killed_at"]) * 1e3)
-                say(
-                    f"the program saw, {(event['seen'] - figures['killed_at']) * 1e3:.0f} ms after "
-                    f"the kill: {event['error'][:200]}"
-                )
+                figures.setdefault("error_ms", (event["seen"] - killed) * 1e3)
+                say(f"the program saw this exception: {event['error'][:240]}")
             case "resumed":
                 figures.setdefault("resume_seconds", event["seconds"])
+                phases = phases_of(cluster, killed, event)
+                figures["phases_ms"] = {phase: value for phase, (value, _) in phases.items()}
                 say(
-                    f"it went on from step {event['step']} on {event['slices']} slices "
-                    f"{event['seconds']:.2f} s later, the same process, nothing restarted"
+                    f"it goes on from step {event['step']} on {event['slices']} slices: the same "
+                    "process, nothing restarted"
+                )
+                for phase, (milliseconds, meaning) in phases.items():
+                    say(f"  {milliseconds:7.1f} ms  {phase}: {meaning}")
+            case "whole":
+                figures["return_seconds"] = event["seen"] - restored
+                say(
+                    f"slice {VICTIM} is back {figures['return_seconds']:.1f} s later, as the same "
+                    f"devices; the training uses {event['slices']} slices again"
                 )
             case "done":
                 figures.update(accuracy=event["accuracy"], steps=event["steps"])
                 figures["losses"] = event["losses"]
-    figures.pop("killed_at", None)
     return figures
 
 
-def _ask(cluster: ClusterState, command: str) -> None:
+def phases_of(
+    cluster: ClusterState, killed: float, resumed: dict[str, Any]
+) -> dict[str, tuple[float, str]]:
+    """How long each phase of the newest recovery took, in milliseconds, and what it was."""
+    recovery = head_api.status(cluster.ops_url)["recovery"]
+    known = recovery["time"] - killed
+    entered = recovery["drain_seconds"] + recovery["client_seconds"] + recovery["adopt_seconds"]
+    meanings = {
+        "detect": (known, "from SIGKILL until the head knew, and had fenced off the old epoch"),
+        "abort": (recovery["drain_seconds"], "survivors broke off what waited for the dead one"),
+        "epoch": (recovery["client_seconds"], "a new XLA client in each survivor"),
+        "adopt": (recovery["adopt_seconds"], "live arrays taken over, nothing copied"),
+        "agree": (recovery["opened_seconds"] - entered, "messages, until all were in the epoch"),
+        "error": (resumed["lost_at"] - killed, "from SIGKILL until the program had the exception"),
+        "resume": (resumed["seconds"], "from there, until the next step was done"),
+        "in all": (resumed["seen"] - killed, "from SIGKILL until the next step was done"),
+    }
+    return {phase: (seconds * 1e3, text) for phase, (seconds, text) in meanings.items()}
+
+
+def _ask(cluster: ClusterState, command: str) -> dict[str, Any]:
     folder = paths.cluster_dir(cluster.options.name)
     answer = control_socket.call(folder, {"command": command, "slice": VICTIM})
     if not answer.get("ok"):
         raise ClusterError(str(answer.get("error")))
+    return answer

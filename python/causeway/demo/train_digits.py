@@ -135,11 +135,14 @@ class Elastic:
                 self._use(set(elastic.get_active_slice_indices(self.slices)))
                 continue
             if seen:
+                now = time.time()
                 say(
                     "resumed",
                     slices=len(self.active),
                     step=self.trainer.step - 1,
-                    seconds=time.time() - seen,
+                    lost_at=seen,
+                    seen=now,
+                    seconds=now - seen,
                 )
                 seen = 0.0
         say(
@@ -158,6 +161,7 @@ class Elastic:
             time.sleep(0.1)
         self.trainer.take_snapshot()
         self._use(set(self.slices))
+        say("whole", slices=len(self.active), seen=time.time())
 
     def _use(self, active: set[int]) -> None:
         if not active:

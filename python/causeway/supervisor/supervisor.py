@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from causeway.cluster import environment, paths, processes, state
+from causeway.cluster import environment, head_api, paths, processes, state
 from causeway.cluster.options import ClusterOptions
 from causeway.supervisor import control_socket
 from causeway.supervisor.child import Child
@@ -103,15 +103,18 @@ class Supervisor:
             command.append(f"--shared-dir={options.shared_dir}")
         return command
 
-    def _worker_command(self, worker: int) -> list[str]:
+    def _worker_command(self, number: int) -> list[str]:
+        """Numbers from `workers` on are spares: without a place of their own."""
         options = self._options
-        port = options.worker_port + worker if options.worker_port else 0
+        port = options.worker_port + number if options.worker_port else 0
+        place = ["--worker", str(number)] if number < options.workers else []
         return [
             *paths.worker_command(),
             "--head",
             f"{self._state.host}:{self._state.server_port}",
-            "--worker",
-            str(worker),
+            *place,
+            # A restarted one may find its place taken by a spare, and is a spare then.
+            *(["--spare"] if options.spares else []),
             "--devices",
             str(options.devices_per_host),
             "--platform",
@@ -164,9 +167,12 @@ class Supervisor:
             self._head.signal(signal.SIGKILL)
             return True
         self._state.phase = "running"
-        for worker in range(self._options.workers):
-            log = self._folder / "logs" / f"worker-{worker}.log"
-            child = Child(f"worker-{worker}", self._worker_command(worker), self._env, log)
+        options = self._options
+        for number in range(options.workers + options.spares):
+            spare = number - options.workers
+            role = f"worker-{number}" if spare < 0 else f"spare-{spare}"
+            log = self._folder / "logs" / f"{role}.log"
+            child = Child(role, self._worker_command(number), self._env, log)
             self._workers.append(child)
             child.start()
         return True
@@ -206,24 +212,39 @@ class Supervisor:
         if command in ("kill", "restore"):
             try:
                 chosen = self._options.workers_of_slice(int(request.get("slice", -1)))
+                if len(self._workers) < self._options.workers:
+                    return {"ok": False, "error": "the cluster has not started yet"}
+                children = self._children_at(chosen) if command == "kill" else self._down(chosen)
             except Exception as error:
                 return {"ok": False, "error": str(error)}
-            if len(self._workers) < self._options.workers:
-                return {"ok": False, "error": "the cluster has not started yet"}
-            children = [self._workers[worker] for worker in chosen]
             done = self._kill(children) if command == "kill" else self._restore(children)
             self._write_state()
             return {"ok": True, "workers": list(chosen), **done}
         return {"ok": False, "error": f"unknown command {command!r}"}
 
+    def _children_at(self, places: range) -> list[Child]:
+        """Who fills these places now: where there are spares, only the head knows."""
+        if not self._options.spares:
+            return [self._workers[place] for place in places]
+        workers = head_api.status(self._state.ops_url)["workers"]
+        pids = {entry["pid"] for entry in workers if entry["id"] in places and entry["alive"]}
+        return [child for child in self._workers if child.record.pid in pids]
+
+    def _down(self, places: range) -> list[Child]:
+        """Who is to be started again: with spares, all that are kept down."""
+        if not self._options.spares:
+            return [self._workers[place] for place in places]
+        return [child for child in self._workers if child.record.phase == "kept_down"]
+
     def _kill(self, children: list[Child]) -> dict[str, Any]:
         pids = [child.record.pid for child in children if child.running]
+        at = time.time()
         for child in children:
             child.keep_down()
             child.signal(signal.SIGKILL)
         for child in children:
             child.wait_ended(5.0)
-        return {"pids": pids}
+        return {"pids": pids, "time": at}
 
     def _restore(self, children: list[Child]) -> dict[str, Any]:
         started = []

@@ -9,7 +9,11 @@ import sys
 def _arguments(argv):
     parser = argparse.ArgumentParser(prog="causeway-worker", description=__doc__)
     parser.add_argument("--head", required=True, help="host:port of the head's control service")
-    parser.add_argument("--worker", type=int, required=True, help="place in the cluster, from 0")
+    parser.add_argument("--worker", type=int, default=-1, help="place in the cluster, from 0")
+    parser.add_argument(
+        "--spare", action="store_true",
+        help="take any place whose worker is lost, now or later; --worker is the one to prefer",
+    )
     parser.add_argument("--devices", type=int, default=0, help="devices to use (cpu: to make)")
     parser.add_argument("--platform", default="cpu", choices=("cpu", "cuda", "rocm"))
     parser.add_argument("--port", type=int, default=0, help="data port; 0 = any free one")
@@ -20,7 +24,10 @@ def _arguments(argv):
     parser.add_argument(
         "--connect-seconds", type=float, default=30.0, help="how long to look for the head at start"
     )
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    if options.worker < 0 and not options.spare:
+        parser.error("give --worker N, the place in the cluster, or --spare")
+    return options
 
 
 def _environment(options):
@@ -60,7 +67,7 @@ def main(argv=None):
     try:
         from causeway.worker import backend  # pylint: disable=import-outside-toplevel
 
-        device = backend.Backend(options.platform, options.devices, options.worker)
+        device = backend.Backend(options.platform, options.devices)
         from causeway._native import _worker  # pylint: disable=import-outside-toplevel
     except Exception as error:  # pylint: disable=broad-except
         print(f"causeway-worker: cannot start: {error}", file=sys.stderr, flush=True)

@@ -242,8 +242,7 @@ def _shardings(found):
 class Backend:
     """What the C++ calls. Methods may be called from any thread; the C++ keeps their order."""
 
-    def __init__(self, platform, num_devices, worker=0):
-        self._worker = worker
+    def __init__(self, platform, num_devices):
         self._name = platform
         self._platform = platforms.create(platform, num_devices)
         self._epoch = None
@@ -266,7 +265,7 @@ class Backend:
             platforms.compile_target(self._name, _PASSES),
         )
 
-    def open_epoch(self, node, coordinator, num_nodes, callback_relay=""):
+    def open_epoch(self, node, coordinator, num_nodes, callback_relay="", worker=0):
         # What held on to earlier clients are circles of references; their threads and sockets would
         # wait for the collector's own time.
         gc.collect()
@@ -280,7 +279,7 @@ class Backend:
         if callback_relay and self._name == "cpu":
             callbacks.register()
             if not self._callbacks_started:
-                callbacks.start(callback_relay, self._worker)
+                callbacks.start(callback_relay, worker)
                 self._callbacks_started = True
 
     def _current(self):

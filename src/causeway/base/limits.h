@@ -5,6 +5,7 @@
 // which bound it was. Units are in the names; *_max is inclusive.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace causeway::limits {
@@ -88,6 +89,8 @@ inline constexpr int kDevicesPerNodeMax = 2048;
 inline constexpr int kSlicesMax = 1 << 12;
 inline constexpr int kHostsPerSliceMax = 1 << 12;
 inline constexpr int kWorkersMax = 1 << 12;
+inline constexpr int kSparesMax = 1 << 10;
+inline constexpr size_t kSentinelsMax = 2 * kWorkersMax;  // connections to the death watch
 
 // ---------------------------------------------------------------- operations over HTTP
 inline constexpr int64_t kHttpBodyBytesMax = 1 << 20;

@@ -21,6 +21,7 @@ class ClusterMembership : public controller::Membership {
     if (node.ok()) service_.Begin(*node);
     return node;
   }
+  void NewProcess(WorkerId worker) override { nodes_.NewProcess(worker); }
   int num_nodes() const override { return nodes_.num_nodes(); }
   void EpochChanged(EpochId epoch, const absl::Status& cause) override {
     service_.EndEpoch(cause);

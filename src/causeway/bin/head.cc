@@ -93,6 +93,7 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
 
   controller::ControllerOptions controller_options;
   controller_options.shape = options_.shape;
+  controller_options.heartbeat = options_.heartbeat;
   ASSIGN_OR_RETURN(callbacks_, callbacks::Relay::Start({.host = options_.host}));
   if (auto shared = SharedFolder::Create(); shared.ok()) {
     shared_ = *std::move(shared);
@@ -107,6 +108,8 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
                                                                  uint64_t group) {
     relay->ProgramGone(token, group);
   };
+  ASSIGN_OR_RETURN(deaths_, liveness::DeathWatch::Start(options_.host));
+  controller_options.sentinel = absl::StrCat(options_.advertised_host, ":", deaths_->port());
   controller_options.coordinator =
       absl::StrCat(options_.advertised_host, ":", rendezvous_.port());
   if (!options_.compile_cache.empty()) {
@@ -118,7 +121,8 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
                                                          timers_, random_);
   control_ = std::make_unique<controller::ControlService>(
       *controller_, timers_,
-      controller::DataOptions{.folder = shared_.get(), .checksums = options_.transfer_checksums});
+      controller::DataOptions{.folder = shared_.get(), .checksums = options_.transfer_checksums},
+      deaths_.get());
 
   ops::OpsServer::Options ops_options;
   ops_options.host = options_.host;
@@ -162,6 +166,7 @@ void Head::Stop(const std::string& reason) {
   // Its answers go to the controller, which must be there.
   if (compile_cache_ != nullptr) compile_cache_->Stop();
   workers_.Shutdown(deadline);
+  deaths_ = nullptr;
   coordination_.Shutdown();
   rendezvous_.Shutdown(deadline);
   if (ops_ != nullptr) ops_->Stop();

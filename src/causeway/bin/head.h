@@ -24,6 +24,7 @@
 #include "causeway/controller/controller.h"
 #include "causeway/coordination/coordination_service.h"
 #include "causeway/coordination/topology.h"
+#include "causeway/liveness/death_watch.h"
 #include "causeway/ops/ops_server.h"
 #include "causeway/proxy/proxy.h"
 
@@ -63,6 +64,7 @@ class Head {
   std::unique_ptr<callbacks::Relay> callbacks_;
   std::unique_ptr<controller::DiskCompileCache> compile_cache_;
   std::unique_ptr<controller::Controller> controller_;
+  std::unique_ptr<liveness::DeathWatch> deaths_;  // reports to the controller
   std::unique_ptr<controller::ControlService> control_;
   std::unique_ptr<proxy::Proxy> proxy_;
   std::unique_ptr<ops::OpsServer> ops_;

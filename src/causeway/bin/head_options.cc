@@ -10,6 +10,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/proxy/version.h"
@@ -35,6 +36,8 @@ ABSL_FLAG(std::string, announce_slices, "auto",
 ABSL_FLAG(int, incarnations_per_worker, 0,
           "Node ids a worker may use up, one for each restart and each failure in the cluster; 0 = "
           "by the cluster's size.");
+ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5),
+          "How often a worker is asked whether it lives; three answers missed, and it is lost.");
 ABSL_FLAG(std::string, ready_file, "", "Written as JSON with the real ports once serving.");
 ABSL_FLAG(std::string, compile_cache, "",
           "Directory where compiled programs stay for later heads; empty = none.");
@@ -133,6 +136,12 @@ absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv) {
                              limits::kIncarnationsPerWorkerMax));
   if (options.incarnations_per_worker == 0) {
     options.incarnations_per_worker = DefaultIncarnations(options.shape.num_workers());
+  }
+  options.heartbeat = absl::GetFlag(FLAGS_heartbeat);
+  if (options.heartbeat < absl::Milliseconds(10) || options.heartbeat > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--heartbeat=", absl::FormatDuration(options.heartbeat),
+                     ": it must be 10ms to 1h"));
   }
   options.ready_file = absl::GetFlag(FLAGS_ready_file);
   options.compile_cache = absl::GetFlag(FLAGS_compile_cache);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
 #include "causeway/model/topology.h"
 
 namespace causeway {
@@ -19,6 +20,7 @@ struct HeadOptions {
   int ops_port = 29002;
   int coordinator_port = 0;
   int incarnations_per_worker = 64;
+  absl::Duration heartbeat = absl::Seconds(5);
   std::string ready_file;
   std::string compile_cache;
   int64_t compile_cache_bytes = int64_t{4} << 30;

@@ -30,6 +30,7 @@ worker::WorkerOptions ReadOptions(PyObject* options) {
   result.head = TextOption(options, "head");
   result.host = TextOption(options, "host");
   result.worker = static_cast<int>(device::PyToInt(PyDict_GetItemString(options, "worker")));
+  result.spare = device::PyToInt(PyDict_GetItemString(options, "spare")) != 0;
   result.data_port = static_cast<int>(device::PyToInt(PyDict_GetItemString(options, "port")));
   result.connect_timeout =
       absl::Seconds(device::PyToDouble(PyDict_GetItemString(options, "connect_seconds")));
@@ -44,7 +45,7 @@ absl::Status Serve(PyRef backend, worker::WorkerOptions options) {
     if (!plan.ok()) return plan.status();
     options.faults = *plan;
   }
-  SetLogRole(absl::StrCat("worker ", options.worker).c_str());
+  SetLogRole(options.spare ? "spare" : absl::StrCat("worker ", options.worker).c_str());
   return worker::RunWorker(options, [&backend](std::function<bool(int, int)> is_ours) {
     device::GilScope gil;
     return device::CreateJaxDevice(std::move(backend), std::move(is_ours));

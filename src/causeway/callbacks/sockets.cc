@@ -36,7 +36,7 @@ absl::StatusOr<Socket> ForEachAddress(const std::string& host, int port, int fla
   }
   if (found != nullptr) ::freeaddrinfo(found);
   return absl::UnavailableError(
-      absl::StrCat("cannot ", what, " ", host, ":", port, " for host callbacks: ", reason));
+      absl::StrCat("cannot ", what, " ", host, ":", port, ": ", reason));
 }
 
 }  // namespace

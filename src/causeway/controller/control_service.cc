@@ -11,6 +11,7 @@
 #include "causeway/base/log.h"
 #include "causeway/base/process_exit.h"
 #include "causeway/controller/worker_attachment.h"
+#include "causeway/liveness/death_watch.h"
 #include "control.grpc.pb.h"
 
 namespace causeway::controller {
@@ -41,6 +42,7 @@ core::WorkerHello FromWire(const control::Hello& hello) {
   h.compile_target = hello.compile_target();
   h.memory = hello.memory();
   h.num_devices = hello.num_devices();
+  h.spare = hello.spare();
   return h;
 }
 
@@ -55,8 +57,11 @@ class Refusal : public WorkerReactor {
 
 class ControlService::Impl : public control::WorkerControl::CallbackService {
  public:
-  Impl(core::WorkerSink& sink, Timers& timers, DataOptions data)
-      : sink_(sink), timers_(timers), data_{.folder = data.folder, .checksums = data.checksums} {
+  Impl(core::WorkerSink& sink, Timers& timers, DataOptions data, liveness::DeathWatch* deaths)
+      : sink_(sink),
+        timers_(timers),
+        data_{.folder = data.folder, .checksums = data.checksums},
+        deaths_(deaths) {
     if (data.folder != nullptr) data_.memory = SharedFolder::Identity();
   }
 
@@ -90,6 +95,7 @@ class ControlService::Impl : public control::WorkerControl::CallbackService {
   core::WorkerSink& sink_;
   Timers& timers_;
   WorkerAttachment::Options data_;
+  liveness::DeathWatch* const deaths_;  // may be null
   mutable absl::Mutex mu_;
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
   absl::flat_hash_map<std::string, std::shared_ptr<WorkerAttachment>> by_token_
@@ -153,6 +159,17 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
     if (!admission.ok()) return admission.status();
     admission_ = *std::move(admission);
     attached_ = true;
+    if (impl_->deaths_ != nullptr) {
+      impl_->deaths_->Expect(
+          admission_.token,
+          [sink = &impl_->sink_, attachment = attachment_, worker = worker_,
+           incarnation = admission_.incarnation, pid = pid_, start = process_start_] {
+            std::string why = HowProcessEnded(pid, start);
+            if (why.empty()) why = "its process ended";
+            sink->OnDetached(worker, incarnation, why);
+            attachment->Close(why);
+          });
+    }
     bool late = false;
     {
       absl::MutexLock lock(&impl_->mu_);
@@ -167,6 +184,7 @@ class ControlService::Impl::AttachReactor : public WorkerReactor {
   void Detach() {
     if (!attached_) return;
     attached_ = false;
+    if (impl_->deaths_ != nullptr) impl_->deaths_->Forget(admission_.token);
     {
       absl::MutexLock lock(&impl_->mu_);
       impl_->by_token_.erase(admission_.token);
@@ -265,8 +283,9 @@ WorkerReactor* ControlService::Impl::Bulk(grpc::CallbackServerContext* context) 
   return new BulkReactor(this, context);
 }
 
-ControlService::ControlService(core::WorkerSink& sink, Timers& timers, DataOptions data)
-    : impl_(std::make_unique<Impl>(sink, timers, data)) {}
+ControlService::ControlService(core::WorkerSink& sink, Timers& timers, DataOptions data,
+                               liveness::DeathWatch* deaths)
+    : impl_(std::make_unique<Impl>(sink, timers, data, deaths)) {}
 
 ControlService::~ControlService() = default;
 

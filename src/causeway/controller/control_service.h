@@ -24,6 +24,10 @@ namespace grpc {
 class Service;
 }
 
+namespace causeway::liveness {
+class DeathWatch;
+}
+
 namespace causeway::controller {
 
 // Memory that the head shares with the workers of its machine, and how bytes are sent.
@@ -34,8 +38,11 @@ struct DataOptions {
 
 class ControlService {
  public:
-  // The sink, the folder and the timers must outlive the gRPC server that the service is registered with.
-  ControlService(core::WorkerSink& sink, Timers& timers, DataOptions data = {});
+  // The sink, the folder, the timers and `deaths` must outlive the gRPC server that the service is
+  // registered with. With `deaths` the sink hears of a worker's death from there, when that is
+  // sooner.
+  ControlService(core::WorkerSink& sink, Timers& timers, DataOptions data = {},
+                 liveness::DeathWatch* deaths = nullptr);
   // The gRPC server must be shut down before.
   ~ControlService();
   ControlService(const ControlService&) = delete;

@@ -44,8 +44,10 @@ namespace causeway::controller {
 class Membership {
  public:
   virtual ~Membership() = default;
-  // A node id that `worker` never had; RESOURCE_EXHAUSTED when its pool is used up.
+  // A node id that the worker's process never had; RESOURCE_EXHAUSTED when it has had all.
   virtual absl::StatusOr<int> NewNode(WorkerId worker) = 0;
+  // The worker is another process from now on, which may get ids again that earlier ones had.
+  virtual void NewProcess(WorkerId worker) {}
   virtual int num_nodes() const = 0;
   // Collectives of earlier epochs are over: fail what waits for their rendezvous.
   virtual void EpochChanged(EpochId epoch, const absl::Status& cause) = 0;
@@ -57,6 +59,7 @@ struct ControllerOptions {
   std::string callbacks;    // host:port of the relay of host callbacks; "" = none
   // Called when no session holds the program of a group of host callbacks any more; may be null.
   std::function<void(const std::string& token, uint64_t group)> callbacks_gone;
+  std::string sentinel;     // host:port where workers' deaths are listened for; "" = nowhere
   int max_inflight_launches = 8;
   absl::Duration heartbeat = absl::Seconds(5);
   int missed_beats_max = 3;
@@ -307,12 +310,35 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   WorkerState& State(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   wire::NodeMap Nodes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void WorkerLost(WorkerState& worker, const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Gives the place to a worker: its Welcome, the epoch, and word of it to the others.
+  absl::Status Join(WorkerState& worker, const core::WorkerHello& hello,
+                    std::shared_ptr<core::WorkerLink> link,
+                    const core::WorkerAdmission& admission) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The place that this incarnation holds; nullptr when it holds none (any more).
+  WorkerState* Living(WorkerId id, Incarnation incarnation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // spares.cc
+  absl::Status TakeSpare(Spare spare) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status FillPlace(WorkerState& place, Spare& spare) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void FillFromSpares(WorkerState& place) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void NoteSpare(const Spare& spare, const WorkerState* place, const std::string& what)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SpareEvent(Incarnation incarnation, const wire::Event& event)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void SpareGone(Incarnation incarnation, const std::string& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PingSpares() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
+  // membership.cc, continued
   // Fails what is unconfirmed, breaks off collectives and opens the next epoch.
   void ChangeEpoch(const absl::Status& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Handle(WorkerState& worker, wire::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // A member could start the first launch of a binding; the last one lets all of them go.
   void MemberArrived(WorkerId worker, LaunchSeq seq) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void Heartbeat();
+
+  // Phases of the recovery that is under way.
+  void NoteEpochOpened(const wire::EpochOpenedEvent& opened) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // watchdog.cc
   // Ends the epoch, naming who is missing, when a launch has stood still for too long.
@@ -330,9 +356,14 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   core::EventLog events_{limits::kEventsMax};
 
   mutable absl::Mutex mu_;
+  core::RecoveryStatus recovery_ ABSL_GUARDED_BY(mu_);
+  absl::Time recovery_begun_ ABSL_GUARDED_BY(mu_);  // by the clock that never jumps
   absl::flat_hash_set<int> lost_slices_ ABSL_GUARDED_BY(mu_);  // since then not whole again
   model::Topology topology_ ABSL_GUARDED_BY(mu_);
   std::vector<WorkerState> workers_ ABSL_GUARDED_BY(mu_);
+  std::vector<Spare> spares_ ABSL_GUARDED_BY(mu_);  // in order of arrival
+  // Where those are that came as spares and have a place.
+  absl::flat_hash_map<Incarnation, WorkerId> spare_places_ ABSL_GUARDED_BY(mu_);
   EpochId epoch_ ABSL_GUARDED_BY(mu_){1};
   uint64_t epoch_first_seq_ ABSL_GUARDED_BY(mu_) = 1;
   int64_t version_ ABSL_GUARDED_BY(mu_) = 1;

@@ -109,8 +109,7 @@ class ControllerTest : public ::testing::Test {
     session_ = controller_->OpenSession("test");
   }
 
-  void Attach(int w) {
-    links_[w] = std::make_shared<FakeLink>();
+  core::WorkerHello Hello(int w) const {
     core::WorkerHello hello;
     hello.worker = WorkerId(w);
     hello.pid = 100 + w;
@@ -118,7 +117,11 @@ class ControllerTest : public ::testing::Test {
     hello.num_devices = 2;
     hello.memory_kinds = {"device"};
     hello.runtime_version = runtime_;
-    auto admission = controller_->OnAttached(hello, links_[w]);
+    return hello;
+  }
+  void Attach(int w) {
+    links_[w] = std::make_shared<FakeLink>();
+    auto admission = controller_->OnAttached(Hello(w), links_[w]);
     ASSERT_TRUE(admission.ok()) << admission.status();
     incarnations_[w] = admission->incarnation;
     control::Event event;
@@ -412,6 +415,99 @@ TEST_F(ControllerTest, ALossIsToldOnceWithItsVictimsCounted) {
   ASSERT_EQ(back.events.size(), 1);
   EXPECT_EQ(back.events[0].kind, "back");
   EXPECT_EQ(back.events[0].slice, 1);
+}
+
+TEST_F(ControllerTest, ASpareTakesTheNextLostPlace) {
+  auto spare_link = std::make_shared<FakeLink>();
+  core::WorkerHello hello = Hello(-1);
+  hello.spare = true;
+  hello.pid = 777;
+  auto spare = controller_->OnAttached(hello, spare_link);
+  ASSERT_TRUE(spare.ok()) << spare.status();
+  EXPECT_TRUE(spare_link->commands.empty());
+  EXPECT_EQ(Gauge("spares"), 1);
+  Put(1, 4, "both");
+  auto view = Compile(4);
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "killed by signal 9 (SIGKILL)");
+  EXPECT_EQ(Gauge("spares"), 0);
+  ASSERT_GE(spare_link->commands.size(), 2);
+  EXPECT_EQ(spare_link->commands[0].welcome().worker(), 1);
+  EXPECT_EQ(spare_link->commands[1].open_epoch().epoch(), 2);
+  // Its events come under the number that it attached with.
+  EXPECT_FALSE(controller_->Complete());
+  control::Event opened;
+  opened.mutable_epoch_opened()->set_epoch(2);
+  Send(0, opened);
+  controller_->OnEvent(WorkerId(-1), spare->incarnation, opened.SerializeAsString());
+  EXPECT_TRUE(controller_->Complete());
+  std::vector<std::string> kinds;
+  for (const auto& event : controller_->events().After(0, absl::ZeroDuration()).events) {
+    kinds.push_back(event.kind);
+  }
+  EXPECT_EQ(kinds, (std::vector<std::string>{"spare", "lost", "spare", "back"}));
+  // What the dead one held is lost all the same; new arrays work.
+  EXPECT_TRUE(Run(*view, 1, 3).ok());
+  auto lost = Fetch(3);
+  ASSERT_TRUE(lost->done);
+  EXPECT_EQ(lost->value.status().code(), absl::StatusCode::kDataLoss);
+  Put(5, 4, "anew");
+  EXPECT_TRUE(Run(*view, 5, 6).ok());
+  EXPECT_EQ(spare_link->Of(control::Command::kLaunch).size(), 1);
+  // The dead one's process, started again, finds its place taken and stands by; the one that holds
+  // the place may die in its turn.
+  auto again = std::make_shared<FakeLink>();
+  hello = Hello(1);
+  hello.spare = true;
+  ASSERT_TRUE(controller_->OnAttached(hello, again).ok());
+  EXPECT_EQ(Gauge("spares"), 1);
+  controller_->OnDetached(WorkerId(-1), spare->incarnation, "killed by signal 9 (SIGKILL)");
+  EXPECT_EQ(again->Of(control::Command::kWelcome).size(), 1);
+  EXPECT_EQ(Gauge("spares"), 0);
+}
+
+TEST_F(ControllerTest, ASpareThatGoesTakesNothing) {
+  auto link = std::make_shared<FakeLink>();
+  core::WorkerHello hello = Hello(-1);
+  hello.spare = true;
+  auto spare = controller_->OnAttached(hello, link);
+  ASSERT_TRUE(spare.ok());
+  controller_->OnDetached(WorkerId(-1), spare->incarnation, "killed");
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "killed");
+  EXPECT_TRUE(link->commands.empty());
+  // Where a place is empty when it comes, a spare takes it at once.
+  ASSERT_TRUE(controller_->OnAttached(hello, link).ok());
+  EXPECT_EQ(link->Of(control::Command::kWelcome).size(), 1);
+}
+
+TEST_F(ControllerTest, ARecoveryIsTimedByPhases) {
+  EXPECT_EQ(controller_->GetStatus().recovery.epoch, EpochId(0));
+  Put(1, 4, "both");
+  auto view = Compile(4);
+  ASSERT_TRUE(Run(*view, 1, 2).ok());
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "killed");
+  clock_.Advance(absl::Milliseconds(30));
+  control::Event opened;
+  opened.mutable_epoch_opened()->set_epoch(2);
+  opened.mutable_epoch_opened()->set_drain_us(4000);
+  opened.mutable_epoch_opened()->set_client_us(20000);
+  Send(0, opened);
+  core::RecoveryStatus recovery = controller_->GetStatus().recovery;
+  EXPECT_EQ(recovery.epoch, EpochId(2));
+  EXPECT_EQ(recovery.drain, absl::Milliseconds(4));
+  EXPECT_EQ(recovery.client, absl::Milliseconds(20));
+  EXPECT_EQ(recovery.opened, absl::Milliseconds(30));
+  EXPECT_EQ(recovery.launched, absl::Duration());
+  EXPECT_THAT(recovery.cause, HasSubstr("slice 1 lost"));
+  Attach(1);
+  Put(5, 4, "anew");
+  ASSERT_TRUE(Run(*view, 5, 6).ok());
+  clock_.Advance(absl::Milliseconds(12));
+  Confirm(0, 2, 2);
+  Confirm(1, 2, 2);
+  recovery = controller_->GetStatus().recovery;
+  EXPECT_EQ(recovery.launched, absl::Milliseconds(42));
+  EXPECT_EQ(recovery.opened, absl::Milliseconds(30));
 }
 
 TEST_F(ControllerTest, ProgramsCompileOnceAndLoadOncePerWorker) {

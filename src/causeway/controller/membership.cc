@@ -56,6 +56,7 @@ Controller::~Controller() {
   sessions_.clear();
   requests_.clear();
   for (WorkerState& worker : workers_) worker.unconfirmed.clear();
+  spares_.clear();
   graveyard_.clear();
   deferred_.clear();
 }
@@ -68,6 +69,7 @@ void Controller::Shutdown(const std::string& reason) {
   for (WorkerState& worker : workers_) {
     if (worker.alive) worker.link->Send(wire::EncodeShutdown(reason));
   }
+  for (const Spare& spare : spares_) spare.link->Send(wire::EncodeShutdown(reason));
 }
 
 WorkerState& Controller::State(WorkerId worker) {
@@ -105,17 +107,22 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
     const core::WorkerHello& hello, std::shared_ptr<core::WorkerLink> link) {
   Locked lock(this);
   if (shut_down_) return absl::FailedPreconditionError("this head is shutting down");
-  if (hello.worker.value() < 0 ||
-      hello.worker.value() >= static_cast<int32_t>(workers_.size())) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("this cluster has workers 0 to ", workers_.size() - 1, ", not ",
-                     hello.worker.value(), "; start the worker with another --worker"));
-  }
   if (hello.num_devices != options_.shape.devices_per_host) {
     return absl::FailedPreconditionError(
         absl::StrCat("this cluster has ", options_.shape.devices_per_host,
                      " devices a host, this worker ", hello.num_devices,
                      "; start it with --devices ", options_.shape.devices_per_host));
+  }
+  const core::WorkerAdmission admission{Incarnation(next_incarnation_++), random_.Token()};
+  if (hello.spare) {
+    RETURN_IF_ERROR(TakeSpare({hello, std::move(link), admission}));
+    return admission;
+  }
+  if (hello.worker.value() < 0 ||
+      hello.worker.value() >= static_cast<int32_t>(workers_.size())) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("this cluster has workers 0 to ", workers_.size() - 1, ", not ",
+                     hello.worker.value(), "; start the worker with another --worker"));
   }
   WorkerState& worker = State(hello.worker);
   if (worker.alive) {
@@ -124,26 +131,33 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
         absl::StrCat("the place of worker ", hello.worker.value(), " is taken by pid ",
                      worker.hello.pid, " on ", worker.hello.host, "; end that process first"));
   }
-  ASSIGN_OR_RETURN(int node, membership_.NewNode(hello.worker));
+  RETURN_IF_ERROR(Join(worker, hello, std::move(link), admission));
+  return admission;
+}
+
+absl::Status Controller::Join(WorkerState& worker, const core::WorkerHello& hello,
+                              std::shared_ptr<core::WorkerLink> link,
+                              const core::WorkerAdmission& admission) {
+  if (hello.pid != worker.hello.pid || hello.host != worker.hello.host) {
+    membership_.NewProcess(worker.id);
+  }
+  const absl::StatusOr<int> node = membership_.NewNode(worker.id);
+  if (!node.ok()) return absl::FailedPreconditionError(node.status().message());
   ++version_;
   worker.alive = true;
-  worker.incarnation = Incarnation(next_incarnation_++);
+  worker.incarnation = admission.incarnation;
   worker.link = std::move(link);
   worker.hello = hello;
-  worker.node = node;
+  worker.node = *node;
   worker.joined_version = version_;
   worker.epoch_open = false;
   worker.changed = clock_.WallNow();
   worker.pings_sent = worker.pongs_seen = 0;
   worker.progress = {};
-  if (!hello.device_kind.empty()) topology_.SetDeviceKind(hello.worker, hello.device_kind);
-  LOG(INFO) << "worker " << hello.worker << " joined as incarnation " << worker.incarnation
-            << ", node " << node << " (pid " << hello.pid << " on " << hello.host << ", "
+  if (!hello.device_kind.empty()) topology_.SetDeviceKind(worker.id, hello.device_kind);
+  LOG(INFO) << "worker " << worker.id << " joined as incarnation " << worker.incarnation
+            << ", node " << *node << " (pid " << hello.pid << " on " << hello.host << ", "
             << hello.runtime_version << ")";
-  core::WorkerAdmission admission;
-  admission.incarnation = worker.incarnation;
-  admission.token = random_.Token();
-
   wire::Welcome welcome;
   welcome.worker = worker.id;
   welcome.incarnation = worker.incarnation;
@@ -158,24 +172,37 @@ absl::StatusOr<core::WorkerAdmission> Controller::OnAttached(
   welcome.push_token = push_token_;
   welcome.callbacks = options_.callbacks;
   welcome.checksums = options_.transfer_checksums;
+  welcome.sentinel = options_.sentinel;
   worker.link->Send(wire::EncodeWelcome(welcome));
-  worker.link->Send(wire::EncodeOpenEpoch(epoch_, node, Nodes(),
+  worker.link->Send(wire::EncodeOpenEpoch(epoch_, *node, Nodes(),
                                           absl::ToInt64Milliseconds(options_.drain_max)));
   const wire::Encoded nodes = wire::EncodeSetNodes(epoch_, Nodes());
   for (WorkerState& other : workers_) {
     if (other.alive && other.id != worker.id) other.link->Send(nodes);
   }
-  return admission;
+  return absl::OkStatus();
 }
 
 void Controller::OnDetached(WorkerId id, Incarnation incarnation, const std::string& why) {
   Locked lock(this);
+  WorkerState* const worker = Living(id, incarnation);
+  if (worker != nullptr) {
+    WorkerLost(*worker, shut_down_ ? "the head ends" : why);
+  } else {
+    SpareGone(incarnation, why);
+  }
+}
+
+WorkerState* Controller::Living(WorkerId id, Incarnation incarnation) {
+  auto taken = spare_places_.find(incarnation);
+  if (taken != spare_places_.end()) id = taken->second;
+  if (id.value() < 0 || id.value() >= static_cast<int32_t>(workers_.size())) return nullptr;
   WorkerState& worker = State(id);
-  if (!worker.alive || worker.incarnation != incarnation) return;
-  WorkerLost(worker, shut_down_ ? "the head ends" : why);
+  return worker.alive && worker.incarnation == incarnation ? &worker : nullptr;
 }
 
 void Controller::WorkerLost(WorkerState& worker, const std::string& why) {
+  const Incarnation lost = worker.incarnation;
   worker.alive = false;
   worker.epoch_open = false;
   worker.changed = clock_.WallNow();
@@ -209,6 +236,8 @@ void Controller::WorkerLost(WorkerState& worker, const std::string& why) {
   for (WorkerState& other : workers_) {
     if (other.alive) other.link->Send(fail);
   }
+  spare_places_.erase(lost);
+  if (!shut_down_) FillFromSpares(worker);
 }
 
 void Controller::ChangeEpoch(const absl::Status& cause) {
@@ -235,6 +264,8 @@ void Controller::ChangeEpoch(const absl::Status& cause) {
   epoch_ = EpochId(old.value() + 1);
   epoch_first_seq_ = next_seq_;
   LOG(INFO) << "epoch " << epoch_ << " begins: " << cause.message();
+  recovery_ = {.epoch = epoch_, .cause = std::string(cause.message()), .begun = clock_.WallNow()};
+  recovery_begun_ = clock_.Now();
   const wire::Encoded abort = wire::EncodeAbortEpoch(old, cause);
   for (WorkerState& worker : workers_) {
     if (worker.alive) worker.link->Send(abort);
@@ -264,17 +295,18 @@ void Controller::ChangeEpoch(const absl::Status& cause) {
 void Controller::OnEvent(WorkerId id, Incarnation incarnation, absl::string_view bytes) {
   absl::StatusOr<wire::Event> event = wire::DecodeEvent(bytes);
   Locked lock(this);
-  WorkerState& worker = State(id);
-  if (!worker.alive || worker.incarnation != incarnation) {
+  WorkerState* const worker = Living(id, incarnation);
+  if (worker == nullptr) {
     REACHED("controller.event_of_a_lost_life");
+    if (event.ok()) SpareEvent(incarnation, *event);
     return;
   }
   if (!event.ok()) {
-    LOG(ERROR) << "worker " << id << ": " << event.status().message();
-    worker.link->Close(event.status().message());
+    LOG(ERROR) << "worker " << worker->id << ": " << event.status().message();
+    worker->link->Close(event.status().message());
     return;
   }
-  Handle(worker, *std::move(event));
+  Handle(*worker, *std::move(event));
 }
 
 void Controller::Handle(WorkerState& worker, wire::Event event) {
@@ -300,6 +332,9 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
       const core::GateRef gate = std::move(worker.unconfirmed.front().second);
       worker.unconfirmed.pop_front();
       gate->Release();
+      if (gate->open() && recovery_.epoch == epoch_ && recovery_.launched == absl::Duration()) {
+        recovery_.launched = clock_.Now() - recovery_begun_;
+      }
     }
   } else if (auto* failed = std::get_if<wire::LaunchFailedEvent>(&event)) {
     if (failed->epoch != epoch_) {
@@ -338,6 +373,7 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     }
     if (opened->epoch != epoch_) return;
     worker.epoch_open = true;
+    NoteEpochOpened(*opened);
     NoteWholeSlice(worker.id);
     LOG(INFO) << "worker " << worker.id << " is in epoch " << epoch_ << " (drained in "
               << opened->drain_us << " us, client in " << opened->client_us << " us, adopted "
@@ -364,6 +400,20 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
             worker.hello.host, ") did not get through to worker ", to.id.value(), ": ",
             lost->status.message(), "; make the array again"))));
   }
+}
+
+void Controller::NoteEpochOpened(const wire::EpochOpenedEvent& opened) {
+  if (recovery_.epoch != opened.epoch || recovery_.opened != absl::Duration()) return;
+  auto slowest = [](absl::Duration& of_all, uint64_t microseconds) {
+    of_all = std::max(of_all, absl::Microseconds(static_cast<int64_t>(microseconds)));
+  };
+  slowest(recovery_.drain, opened.drain_us);
+  slowest(recovery_.client, opened.client_us);
+  slowest(recovery_.adopt, opened.adopt_us);
+  for (const WorkerState& worker : workers_) {
+    if (worker.alive && !worker.epoch_open) return;
+  }
+  recovery_.opened = clock_.Now() - recovery_begun_;
 }
 
 void Controller::NoteWholeSlice(WorkerId id) {
@@ -424,6 +474,7 @@ void Controller::Heartbeat() {
       worker.link->Send(wire::EncodePing(++worker.pings_sent));
     }
     WatchLaunches();
+    PingSpares();
   }
   timers_.Schedule(options_.heartbeat, [this, mark = std::weak_ptr<bool>(alive_mark_)] {
     if (!mark.expired()) Heartbeat();

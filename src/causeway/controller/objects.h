@@ -219,4 +219,13 @@ struct WorkerState {
   std::string transfer_fallback;             // why a path was left last
 };
 
+// A worker without a place: it takes that of the next one that is lost.
+struct Spare {
+  core::WorkerHello hello;
+  std::shared_ptr<core::WorkerLink> link;
+  core::WorkerAdmission admission;
+  uint64_t pings_sent = 0;
+  uint64_t pongs_seen = 0;
+};
+
 }  // namespace causeway::controller

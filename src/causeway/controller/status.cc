@@ -78,10 +78,12 @@ core::ClusterStatus Controller::GetStatus() {
       {"download_bytes_total", counters_.download_bytes},
       {"buffers_freed_total", counters_.buffers_freed},
   };
+  out.recovery = recovery_;
   out.gauges = {
       {"buffers", live_buffers_},
       {"buffer_bytes", live_bytes_},
       {"pending_requests", static_cast<int64_t>(requests_.size())},
+      {"spares", static_cast<int64_t>(spares_.size())},
   };
   if (options_.compile_cache != nullptr) {
     core::CompileCacheStatus disk = options_.compile_cache->Status();

@@ -38,26 +38,33 @@ std::string GlobalTopologyKey(const std::string& platform);
 // numbering.
 absl::StatusOr<std::string> EncodeGlobalTopology(const TopologyOptions& options);
 
-// Hands out node ids. XLA never retries collectives of a device set that failed once, so an id is
-// used for one life only.
+// Hands out node ids. A process never retries collectives of a device set that failed there once, so
+// no process gets an id twice. A new process knows nothing of the failures before it: the ids of its
+// place begin again, behind those that were given last.
 //
 // Thread safety: all methods are thread-safe.
 class NodeIds {
  public:
   explicit NodeIds(const TopologyOptions& options);
 
-  // RESOURCE_EXHAUSTED when the worker has used up its lives.
+  // RESOURCE_EXHAUSTED when the worker's process has had all ids of its place.
   absl::StatusOr<int> New(WorkerId worker);
+  // The place is another process's from now on.
+  void NewProcess(WorkerId worker);
   // The worker that owns `node`; INVALID_ARGUMENT for node 0 and beyond the topology.
   absl::StatusOr<WorkerId> Owner(int node) const;
   int num_nodes() const { return options_.num_nodes(); }
-  // Lives that `worker` has left.
+  // Ids that the process at `worker` has left.
   int left(WorkerId worker) const;
 
  private:
   const TopologyOptions options_;
   mutable absl::Mutex mu_;
-  std::vector<int> used_ ABSL_GUARDED_BY(mu_);  // by worker
+  struct Place {
+    int64_t given = 0;       // ids so far
+    int64_t by_process = 0;  // of these, to the process that is there now
+  };
+  std::vector<Place> places_ ABSL_GUARDED_BY(mu_);  // by worker
 };
 
 }  // namespace causeway::coordination

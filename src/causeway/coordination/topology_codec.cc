@@ -66,20 +66,27 @@ absl::StatusOr<std::string> EncodeGlobalTopology(const TopologyOptions& options)
 }
 
 NodeIds::NodeIds(const TopologyOptions& options)
-    : options_(options), used_(options.shape.num_workers(), 0) {}
+    : options_(options), places_(options.shape.num_workers()) {}
 
 absl::StatusOr<int> NodeIds::New(WorkerId worker) {
   absl::MutexLock lock(&mu_);
-  CHECK(worker.value() >= 0 && worker.value() < static_cast<int>(used_.size()))
+  CHECK(worker.value() >= 0 && worker.value() < static_cast<int>(places_.size()))
       << "worker " << worker;
-  int& used = used_[worker.value()];
-  if (used >= options_.incarnations_per_worker) {
+  Place& place = places_[worker.value()];
+  const int lives = options_.incarnations_per_worker;
+  if (place.by_process >= lives) {
     return absl::ResourceExhaustedError(absl::StrCat(
-        "worker ", worker.value(), " has used up its ", options_.incarnations_per_worker,
-        " node ids (one for each restart and each failure in the cluster); restart the head, with "
-        "a larger --incarnations-per-worker to go on for longer"));
+        "the process of worker ", worker.value(), " has had all ", lives,
+        " node ids of its place (one for each failure in the cluster): start it anew, and the head "
+        "with a larger --incarnations-per-worker to go on for longer"));
   }
-  return 1 + worker.value() * options_.incarnations_per_worker + used++;
+  ++place.by_process;
+  return static_cast<int>(1 + worker.value() * int64_t{lives} + place.given++ % lives);
+}
+
+void NodeIds::NewProcess(WorkerId worker) {
+  absl::MutexLock lock(&mu_);
+  places_[worker.value()].by_process = 0;
 }
 
 absl::StatusOr<WorkerId> NodeIds::Owner(int node) const {
@@ -92,7 +99,7 @@ absl::StatusOr<WorkerId> NodeIds::Owner(int node) const {
 
 int NodeIds::left(WorkerId worker) const {
   absl::MutexLock lock(&mu_);
-  return options_.incarnations_per_worker - used_[worker.value()];
+  return static_cast<int>(options_.incarnations_per_worker - places_[worker.value()].by_process);
 }
 
 }  // namespace causeway::coordination

@@ -74,6 +74,10 @@ TEST(NodeIds, AreFreshUntilTheyAreUsedUp) {
   EXPECT_THAT(std::string(none.status().message()), HasSubstr("--incarnations-per-worker"));
   EXPECT_FALSE(ids.Owner(0).ok());
   EXPECT_FALSE(ids.Owner(21).ok());
+  // Another process at the same place begins again; the others' ids are as they were.
+  ids.NewProcess(WorkerId(2));
+  EXPECT_EQ(*ids.New(WorkerId(2)), 11);
+  EXPECT_FALSE(ids.New(WorkerId(1)).ok());
 }
 
 }  // namespace

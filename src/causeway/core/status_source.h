@@ -64,6 +64,18 @@ struct CompileCacheStatus {
   std::string last_error;
 };
 
+// The newest change of epoch after a failure, phase by phase. Durations are the slowest worker's.
+struct RecoveryStatus {
+  EpochId epoch;  // the one that it led to; 0 = there was none yet
+  std::string cause;
+  absl::Time begun;         // wall: the head knew
+  absl::Duration drain;     // until nothing of the old epoch was in flight
+  absl::Duration client;    // a new XLA client
+  absl::Duration adopt;     // live buffers taken over by it
+  absl::Duration opened;    // from `begun` until all workers that are left were in the epoch
+  absl::Duration launched;  // from `begun` until they had confirmed a launch; 0 = not yet
+};
+
 struct ClusterStatus {
   model::ClusterShape shape;
   // Every worker has joined and is in the current epoch.
@@ -75,6 +87,7 @@ struct ClusterStatus {
   std::map<std::string, int64_t> counters;  // only grow
   std::map<std::string, int64_t> gauges;
   CompileCacheStatus compile_cache;
+  RecoveryStatus recovery;
 };
 
 // Implemented by the controller. Thread-safe; neither call blocks.

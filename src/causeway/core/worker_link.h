@@ -53,6 +53,8 @@ struct WorkerHello {
   std::string memory;          // which shared memory it sees; "" = none
   std::string compile_target;  // what else compiled code depends on here; opaque
   int num_devices = 0;
+  // Any place will do, also none for now. `worker` is the one that it would rather have, or -1.
+  bool spare = false;
 };
 
 // What the controller answers: the worker's life has a number, and a secret for its other streams.
@@ -66,7 +68,8 @@ struct WorkerAdmission {
 class WorkerSink {
  public:
   virtual ~WorkerSink() = default;
-  // FAILED_PRECONDITION (say why) refuses the worker. On success the link may be used at once.
+  // FAILED_PRECONDITION (say why) refuses the worker. On success the link may be used at once. A
+  // spare keeps the number that its Hello gave in later calls; its incarnation tells who it is.
   virtual absl::StatusOr<WorkerAdmission> OnAttached(const WorkerHello& hello,
                                                      std::shared_ptr<WorkerLink> link) = 0;
   // One serialized control::Event.

@@ -56,9 +56,9 @@ class JaxDevice final : public Device {
   absl::Status OpenEpoch(const EpochSpec& spec) override {
     GilScope gil;
     spec_ = spec;
-    return Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isis", spec.node,
+    return Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisi", spec.node,
                                        spec.coordinator.c_str(), spec.num_nodes,
-                                       spec.callbacks.c_str()))
+                                       spec.callbacks.c_str(), spec.worker))
         .status();
   }
 

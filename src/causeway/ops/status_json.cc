@@ -38,6 +38,19 @@ json WorkerJson(const core::WorkerStatus& worker) {
           {"memory", worker.memory}};
 }
 
+// Null when there was no failure yet.
+json RecoveryJson(const core::RecoveryStatus& recovery) {
+  if (recovery.epoch == EpochId(0)) return nullptr;
+  return {{"epoch", recovery.epoch.value()},
+          {"cause", recovery.cause},
+          {"time", absl::ToDoubleSeconds(recovery.begun - absl::UnixEpoch())},
+          {"drain_seconds", Seconds(recovery.drain)},
+          {"client_seconds", Seconds(recovery.client)},
+          {"adopt_seconds", Seconds(recovery.adopt)},
+          {"opened_seconds", Seconds(recovery.opened)},
+          {"launched_seconds", Seconds(recovery.launched)}};
+}
+
 json SessionJson(const core::SessionStatus& session) {
   return {{"id", session.id.value()},     {"peer", session.peer},
           {"age_seconds", Seconds(session.age)}, {"arrays", session.arrays},
@@ -65,6 +78,7 @@ json StatusJson(const core::ClusterStatus& status) {
           {"epoch", status.epoch.value()},
           {"workers", std::move(workers)},
           {"sessions", std::move(sessions)},
+          {"recovery", RecoveryJson(status.recovery)},
           {"counters", status.counters},
           {"gauges", status.gauges},
           {"compile_cache",

@@ -126,6 +126,7 @@ Encoded EncodeWelcome(const Welcome& welcome) {
   out->set_push_token(welcome.push_token);
   out->set_callbacks(welcome.callbacks);
   out->set_checksums(welcome.checksums);
+  out->set_sentinel(welcome.sentinel);
   return Finish(command);
 }
 

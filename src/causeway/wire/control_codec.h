@@ -46,6 +46,7 @@ struct Welcome {
   std::string push_token;
   std::string callbacks;  // host:port of the relay of host callbacks
   bool checksums = false;  // every transfer bears them
+  std::string sentinel;   // host:port where its death is listened for
 };
 
 // Where the bytes of a shard, or of a piece of one, come from.

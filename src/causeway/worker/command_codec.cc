@@ -156,7 +156,8 @@ Welcome FromProto(const control::Welcome& w) {
           .token = w.token(),
           .push_token = w.push_token(),
           .callbacks = w.callbacks(),
-          .checksums = w.checksums()};
+          .checksums = w.checksums(),
+          .sentinel = w.sentinel()};
 }
 
 void ToProto(const std::vector<std::vector<int64_t>>& layouts,
@@ -210,6 +211,7 @@ void Encode(const Hello& e, control::Event* out) {
   h->set_memory(e.memory);
   h->set_num_devices(e.device.num_devices);
   h->set_token(e.token);
+  h->set_spare(e.spare);
 }
 void Encode(const Reply& e, control::Event* out) {
   auto* r = out->mutable_reply();

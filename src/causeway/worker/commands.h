@@ -36,6 +36,7 @@ struct Welcome {
   std::string push_token;  // for Push between workers
   std::string callbacks;   // host:port of the relay of host callbacks; "" = none
   bool checksums = false;  // every transfer bears them
+  std::string sentinel;    // host:port where this worker's death is listened for; "" = nowhere
 };
 struct OpenEpoch {
   EpochId epoch;
@@ -209,8 +210,9 @@ struct Hello {
   std::string host;
   std::string data_address;
   device::DeviceInfo device;
-  std::string token;  // Bulk only
+  std::string token;   // Bulk only
   std::string memory;
+  bool spare = false;  // any place will do, also later
 };
 struct Reply {
   RequestId request;

@@ -107,6 +107,7 @@ absl::Status ControlClient::Serve(bool* attached) {
       }
       if (const auto* welcome = std::get_if<Welcome>(&*command); welcome != nullptr) {
         *attached = true;
+        options_.hello.worker = welcome->worker;  // a spare's place, from now on
         Hello hello = options_.hello;
         hello.token = welcome->token;
         if (!bulk.joinable()) {

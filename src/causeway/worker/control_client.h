@@ -38,7 +38,7 @@ class ControlClient {
  private:
   absl::Status Serve(bool* attached);
 
-  const Options options_;
+  Options options_;  // the reading thread's
   const OnCommand on_command_;
   std::atomic<bool> shutdown_{false};
   EventQueue events_;

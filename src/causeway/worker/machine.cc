@@ -41,14 +41,15 @@ Machine::Machine(MachineOptions options, device::Device* device, MachineHost* ho
         Post([this, id, bytes = std::move(bytes), strides = std::move(strides)]() mutable {
           if (graph_ != nullptr) graph_->TransferArrived(id, std::move(bytes), std::move(strides));
         });
-      }) {}
+      }),
+      place_(options_.worker) {}
 
 void Machine::Emit(Event event) {
   if (!muted_) host_->Emit(std::move(event));
 }
 
 void Machine::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) {
-  if (to != WorkerId(options_.worker)) {
+  if (to != WorkerId(place_)) {
     host_->Push(to, transfer, std::move(bytes));
     return;
   }
@@ -67,6 +68,7 @@ void Machine::OnCommand(Command command) {
 }
 
 void Machine::On(Welcome welcome) {
+  place_ = welcome.worker.value();
   host_->OnWelcome(welcome);
   // A collective of the old life may hold the operation lane.
   if (life_.exchange(welcome.incarnation.value()) != welcome.incarnation.value()) {
@@ -267,7 +269,7 @@ void Machine::BeginLife() {
   if (graph_ == nullptr) {
     graph_ = std::make_unique<OpGraph>(
         device_, static_cast<GraphHost*>(this), &ledger_,
-        GraphOptions{.worker = options_.worker,
+        GraphOptions{.worker = place_,
                      .num_workers = std::max(1, welcome_.num_workers),
                      .devices_per_host = std::max(1, welcome_.devices_per_host),
                      .max_inflight_multi =
@@ -301,7 +303,7 @@ void Machine::FinishOpening() {
                                               .coordinator = welcome_.coordinator,
                                               .callbacks = welcome_.callbacks,
                                               .num_nodes = welcome_.num_nodes,
-                                              .worker = options_.worker,
+                                              .worker = place_,
                                               .devices_per_host = welcome_.devices_per_host});
   } else {
     REACHED("machine.drain_too_late");

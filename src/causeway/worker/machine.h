@@ -64,7 +64,7 @@ class MachineHost : public GraphHost {
 };
 
 struct MachineOptions {
-  int worker = 0;
+  int worker = 0;  // the place in the cluster, until a Welcome names one
   FaultPlan faults;
   absl::Duration transfer_timeout = absl::Minutes(10);
   // How long what an older life left behind may take to end.
@@ -154,6 +154,7 @@ class Machine final : private GraphHost {
   std::atomic<const char*> doing_{"nothing"};
   std::atomic<bool> muted_{false};  // events of an older life must not reach the head
   std::atomic<uint64_t> aborted_by_head_{0};
+  std::atomic<int> place_;  // in the cluster
   std::atomic<uint64_t> life_{0};  // the incarnation that the head gave last
   std::atomic<int64_t> compiles_{0};
   std::atomic<int64_t> buffers_{0}, buffer_bytes_{0}, loads_{0}, launches_{0};

@@ -21,6 +21,7 @@
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/device/host_arrays.h"
+#include "causeway/liveness/sentinel.h"
 #include "causeway/worker/control_client.h"
 #include "causeway/worker/data_plane_service.h"
 #include "causeway/worker/machine.h"
@@ -236,7 +237,8 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
                     .host = name,
                     .data_address = absl::StrCat(reach, ":", data_plane_->port()),
                     .device = device_->info(),
-                    .memory = data_plane_->memory()},
+                    .memory = data_plane_->memory(),
+                    .spare = options_.spare},
           .connect_timeout = options_.connect_timeout,
           .reattach_timeout = options_.reattach_timeout},
       [this](Command command) { OnCommand(std::move(command)); });
@@ -267,6 +269,8 @@ void Worker::OnWelcome(const Welcome& welcome) {
   coordinator_port_ = port;
   SplitAddress(welcome.callbacks, &host, &port);
   callbacks_port_ = port;
+  if (options_.spare) SetLogRole(absl::StrCat("worker ", welcome.worker.value()).c_str());
+  if (!welcome.sentinel.empty()) liveness::StartSentinel(welcome.sentinel, welcome.token);
   LOG(INFO) << "attached as worker " << welcome.worker << ", life " << welcome.incarnation;
 }
 

@@ -20,6 +20,8 @@ namespace causeway::worker {
 struct WorkerOptions {
   std::string head;  // host:port
   int worker = 0;
+  // Takes any place, also later; `worker` is the one that it would rather have, -1 = none.
+  bool spare = false;
   int data_port = 0;
   std::string host;  // address that peers reach this one at; "" = found by the route to the head
   absl::Duration connect_timeout = absl::Seconds(30);

@@ -35,17 +35,17 @@ def main() -> int:
 
     proxy = socket.create_server((options.host, options.proxy_port))
     server = socket.create_server((options.host, options.server_port))
-    joined: set[int] = set()
+    joined: dict[int, int] = {}  # pid by worker
 
     def attend(connection: socket.socket) -> None:
         worker = -1
         try:
-            worker = int(connection.recv(64))
-            joined.add(worker)
+            worker, pid = map(int, connection.recv(64).split())
+            joined[worker] = pid
             connection.recv(1)
         except (OSError, ValueError):
             pass
-        joined.discard(worker)
+        joined.pop(worker, None)
 
     def accept() -> None:
         while True:
@@ -64,9 +64,11 @@ def main() -> int:
                 "/health": {"ok": True},
                 "/status": {
                     "workers": [
-                        {"id": n, "slice": n // options.hosts_per_slice, "state": state(n)}
+                        {"id": n, "slice": n // options.hosts_per_slice, "state": state(n),
+                         "alive": n in joined, "pid": joined.get(n, 0)}
                         for n in range(workers)
-                    ]
+                    ],
+                    "gauges": {"spares": 0},
                 },
                 "/devices": {
                     "devices": [

@@ -25,7 +25,7 @@ def main() -> int:
     host, port = options.head.rsplit(":", 1)
     own = socket.create_server(("127.0.0.1", options.port))
     with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(str(options.worker).encode())
+        connection.sendall(f"{options.worker} {os.getpid()}".encode())
         print(f"fake worker {options.worker} joined, port {own.getsockname()[1]}", flush=True)
         connection.recv(1)
     return 0
