@@ -174,8 +174,9 @@ absl::Status Controller::Join(WorkerState& worker, const core::WorkerHello& hell
   welcome.checksums = options_.transfer_checksums;
   welcome.sentinel = options_.sentinel;
   worker.link->Send(wire::EncodeWelcome(welcome));
-  worker.link->Send(wire::EncodeOpenEpoch(epoch_, *node, Nodes(),
-                                          absl::ToInt64Milliseconds(options_.drain_max)));
+  worker.link->Send(
+      wire::OpenEpochEncoder(epoch_, Nodes(), absl::ToInt64Milliseconds(options_.drain_max))
+          .For(*node));
   const wire::Encoded nodes = wire::EncodeSetNodes(epoch_, Nodes());
   for (WorkerState& other : workers_) {
     if (other.alive && other.id != worker.id) other.link->Send(nodes);
@@ -283,12 +284,10 @@ void Controller::ChangeEpoch(const absl::Status& cause) {
     worker.node = *node;
     worker.epoch_open = false;
   }
-  const wire::NodeMap nodes = Nodes();
+  const wire::OpenEpochEncoder open(epoch_, Nodes(),
+                                    absl::ToInt64Milliseconds(options_.drain_max));
   for (WorkerState& worker : workers_) {
-    if (worker.alive && worker.node != 0) {
-      worker.link->Send(wire::EncodeOpenEpoch(epoch_, worker.node, nodes,
-                                              absl::ToInt64Milliseconds(options_.drain_max)));
-    }
+    if (worker.alive && worker.node != 0) worker.link->Send(open.For(worker.node));
   }
 }
 

@@ -130,14 +130,20 @@ Encoded EncodeWelcome(const Welcome& welcome) {
   return Finish(command);
 }
 
-Encoded EncodeOpenEpoch(EpochId epoch, int node, const NodeMap& nodes, uint64_t drain_ms) {
+OpenEpochEncoder::OpenEpochEncoder(EpochId epoch, const NodeMap& nodes, uint64_t drain_ms) {
   control::Command command;
   control::OpenEpoch* out = command.mutable_open_epoch();
   out->set_epoch(epoch.value());
-  out->set_node(node);
   ToProto(nodes, out->mutable_nodes());
   out->set_drain_ms(drain_ms);
-  return Finish(command);
+  shared_ = command.SerializeAsString();
+}
+
+Encoded OpenEpochEncoder::For(int node) const {
+  // Messages one behind the other are read as one message with the fields of both.
+  control::Command command;
+  command.mutable_open_epoch()->set_node(node);
+  return std::make_shared<const std::string>(shared_ + command.SerializeAsString());
 }
 
 Encoded EncodeSetNodes(EpochId epoch, const NodeMap& nodes) {

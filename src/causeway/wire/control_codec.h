@@ -82,7 +82,16 @@ struct ShardBuild {
 };
 
 Encoded EncodeWelcome(const Welcome& welcome);
-Encoded EncodeOpenEpoch(EpochId epoch, int node, const NodeMap& nodes, uint64_t drain_ms);
+// OpenEpoch is the same for all workers but for one number, and as long as the cluster is large: what
+// they share is encoded once.
+class OpenEpochEncoder {
+ public:
+  OpenEpochEncoder(EpochId epoch, const NodeMap& nodes, uint64_t drain_ms);
+  Encoded For(int node) const;
+
+ private:
+  std::string shared_;
+};
 Encoded EncodeSetNodes(EpochId epoch, const NodeMap& nodes);
 Encoded EncodeAbortEpoch(EpochId epoch, const absl::Status& cause);
 Encoded EncodeBuild(BufferId buffer, model::DType dtype, absl::string_view memory_kind,
