@@ -318,7 +318,10 @@ std::vector<ModelArrayRef> Client::Run(const ModelProgram& program,
     lineage.Merge(input->lineage);
     values.push_back(input.get());
   }
-  if (WorkersOf(inputs[0]->devices).size() > 1) lineage.NeedsEpoch(world_);
+  // Breaking an epoch off ends all collectives on a host, also those of a program on it alone.
+  if (WorkersOf(inputs[0]->devices).size() > 1 || inputs[0]->devices.size() > 1) {
+    lineage.NeedsEpoch(world_);
+  }
   const bool protect = program.donates() && random_.Below(4) == 0;
   if (protect) request.non_donatable = {0};
   request.want_status = want_status;

@@ -76,8 +76,11 @@ std::string Lineage::Judge(const World& world, const absl::Status& error) const 
       }
       break;
     case absl::StatusCode::kDeadlineExceeded:
-      // Either the launch that needed it stood still, or the transfer itself was given up.
-      if (world.lost_transfers == 0) return absl::StrCat("no bytes were lost: ", text);
+      // Either the launch that needed it stood still, or the transfer itself was given up. A launch
+      // that trades places with its successor stands still when none comes.
+      if (world.lost_transfers == 0 && !world.plan.swaps()) {
+        return absl::StrCat("no bytes were lost: ", text);
+      }
       if (!absl::StrContains(text, "did not arrive") &&
           !(aborted && absl::StrContains(text, "has not started launch"))) {
         return absl::StrCat("waited for something else: ", text);

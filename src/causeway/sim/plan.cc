@@ -40,11 +40,9 @@ const char* NameOf(Fault::Kind kind) {
   return "?";
 }
 
-bool Plan::calm() const {
-  return faults.empty() &&
-         std::all_of(launch_faults.begin(), launch_faults.end(), [](const worker::FaultPlan& f) {
-           return f.skip_launch == 0 && f.swap_launch == 0 && f.oom_launch == 0;
-         });
+bool Plan::swaps() const {
+  return std::any_of(launch_faults.begin(), launch_faults.end(),
+                     [](const worker::FaultPlan& f) { return f.swap_launch > 0; });
 }
 
 Plan MakePlan(uint64_t seed, absl::Time start) {

@@ -54,7 +54,7 @@ struct Plan {
   absl::Time faults_end;
   // Legal trouble that this seed makes common, by mark.
   std::set<std::string> fault_points;
-  bool calm() const;  // nothing at all goes wrong
+  bool swaps() const;  // some worker runs two launches in the wrong order
 };
 
 // `start`: when clients begin.

@@ -33,7 +33,8 @@ TEST(SimulationTest, EverySeedHolds) {
   for (const char* mark :
        {"ledger.fenced", "controller.heartbeats_missed", "controller.event_of_a_lost_life",
         "controller.place_taken", "machine.another_life", "graph.transfers_of_a_lost_worker",
-        "graph.parked_launch_dropped", "sim.rival_started", "sim.client_left"}) {
+        "graph.parked_launch_dropped", "graph.binding_of_an_older_node",
+        "sim.rival_started", "sim.client_left"}) {
     EXPECT_TRUE(reached.contains(mark)) << mark << " was never reached";
   }
 }

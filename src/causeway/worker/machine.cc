@@ -187,7 +187,13 @@ void Machine::On(T command) {
   });
 }
 
-void Machine::Completed(const std::shared_ptr<LaunchRecord>& record, const absl::Status& status) {
+void Machine::Completed(const std::shared_ptr<LaunchRecord>& record, absl::Status status) {
+  // Breaking an epoch's collectives off also hits a program on several devices of this host alone:
+  // its value's readers are told why, not that some connection was closed.
+  if (record->seq == LaunchSeq(0) && device::IsPeerFailure(status)) {
+    REACHED("machine.local_program_cut_off");
+    if (absl::Status cause = ledger_.Verdict(record->epoch); !cause.ok()) status = cause;
+  }
   if (record->seq != LaunchSeq(0)) ledger_.Complete(record->epoch, record->seq, status);
   Post([this, record, status] {
     doing_ = "a result";

@@ -95,7 +95,7 @@ class Machine final : private GraphHost {
   void Tick();
 
   // A launch that the host was given to watch has ended; in order for multi-worker launches.
-  void Completed(const std::shared_ptr<LaunchRecord>& record, const absl::Status& status);
+  void Completed(const std::shared_ptr<LaunchRecord>& record, absl::Status status);
 
   // The process ends: launches of all epochs are refused and those in flight broken off.
   void Stop();

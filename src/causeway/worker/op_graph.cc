@@ -351,7 +351,21 @@ void OpGraph::Run(const Free& free) {
 }
 
 void OpGraph::Run(const SetNodes& nodes) {
-  if (nodes.epoch == epoch_) nodes_ = nodes.nodes.nodes;
+  if (nodes.epoch != epoch_) return;
+  // What was loaded ahead for a worker's older life would wait for a node that is gone.
+  auto node_of = [](const std::vector<int32_t>& of, size_t worker) {
+    return worker < of.size() ? of[worker] : 0;
+  };
+  for (auto& [id, binding] : bindings_) {
+    for (const int32_t device : binding->bind.devices) {
+      const auto worker = static_cast<size_t>(device / options_.devices_per_host);
+      if (node_of(nodes_, worker) == node_of(nodes.nodes.nodes, worker)) continue;
+      REACHED("graph.binding_of_an_older_node");
+      binding->loaded = nullptr;
+      break;
+    }
+  }
+  nodes_ = nodes.nodes.nodes;
 }
 
 OpGraph::Stats OpGraph::stats() const {

@@ -549,6 +549,21 @@ TEST_F(OpGraphPairTest, ALaunchThatCannotStartSaysWhatItWaitsFor) {
   EXPECT_EQ(a_->graph_.waiting_launch().what, "1 launches before it have not ended");
 }
 
+TEST_F(OpGraphPairTest, ANewcomersNodeReachesProgramsThatWereLoadedBefore) {
+  Start();
+  // Worker 1 dies before anything was launched; another life of it joins under node 3.
+  a_->graph_.Run(SetNodes{EpochId(1), {{1, 3}, {}}});
+  TestWorker newcomer(1, &fabric_);
+  newcomer.OpenEpoch(1, {1, 3});
+  newcomer.Program(1, kSum, {0, 1});
+  newcomer.Build(1, {1, 0});
+  a_->Launch(1, 1, {1}, 101);
+  newcomer.Launch(1, 1, {1}, 101);
+  a_->Settle();
+  EXPECT_EQ(a_->Read(101), "20 0");
+  EXPECT_EQ(a_->done(), 1u);
+}
+
 TEST_F(OpGraphPairTest, ARepeatedNumberClosesTheEpoch) {
   Start();
   a_->Launch(1, 3, {1}, 101);

@@ -16,6 +16,8 @@ uint64_t FoundBy(const std::string& bug, std::string* how) {
   for (uint64_t seed = 1; seed <= kSeedsMax; ++seed) {
     const Result result = Simulate({.seed = seed, .planted = {bug}});
     if (result.violations.empty()) continue;
+    // It is the bug that was found, not the weather.
+    EXPECT_TRUE(Simulate({.seed = seed}).violations.empty()) << "seed " << seed;
     *how = result.violations[0];
     return seed;
   }
