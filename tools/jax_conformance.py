@@ -148,6 +148,8 @@ def _one_file(
     only, scope = None, f"{options.sample} {options.filter}".strip()
     if options.doubtful and side.name == "local":
         only, scope = _doubtful(options, file), f"{results.DOUBTFUL} {scope}"
+        if not only.stat().st_size:
+            results.finish(log, scope)
     found = results.read(log)
     if found.collect_error or found.finished in (scope, "1"):
         return

@@ -75,6 +75,12 @@ def add_note(log: Path, note: str) -> None:
         out.write(json.dumps({"note": note}) + "\n")
 
 
+def finish(log: Path, scope: str) -> None:
+    """Notes that of this scope nothing is left to run."""
+    with log.open("a") as out:
+        out.write(json.dumps({"finished": scope}) + "\n")
+
+
 def forget(log: Path, outcomes: set[str]) -> int:
     """Drops the tests with these outcomes, so that they run again; returns how many."""
     found = read(log)
