@@ -13,6 +13,9 @@ from causeway.client.repairs_common import is_remote
 
 _INSTALLED = "_causeway_async_collectives"
 _REFUSAL = "Failed to serialize StableHLO"
+# A hint that one value should be computed before another. Those for a first half go with it; the
+# others stay, and cannot contradict each other, since nothing else hangs on a first half.
+_ORDER = "control_dep"
 
 
 def install() -> None:
@@ -57,11 +60,21 @@ def _whole(module: Any) -> Any | None:
 
         copy.operation.walk(visit)
         for start in starts:
-            ends = [use.owner for use in start.results[0].uses]
-            if any(end.operation.name != "stablehlo.async_done" for end in ends):
+            users = [use.owner for use in start.results[0].uses]
+            ends = [user for user in users if user.operation.name == "stablehlo.async_done"]
+            hints = [user for user in users if _is_hint(ir, user)]
+            if len(ends) + len(hints) != len(users):
                 return None
+            for hint in hints:
+                hint.operation.erase()
             _join(start, ends)
         return copy if starts else None
+
+
+def _is_hint(ir: Any, op: Any) -> bool:
+    if op.operation.name != "stablehlo.custom_call":
+        return False
+    return ir.StringAttr(op.attributes["call_target_name"]).value == _ORDER
 
 
 def _join(start: Any, ends: list[Any]) -> None:

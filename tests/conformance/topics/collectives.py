@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.experimental.control_deps import schedule
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -167,7 +168,9 @@ def test_in_two_halves(jax_env, record):
     def program(v):
         total, parts = psum_start(v, "x"), all_gather_start(v, "x", tiled=True, to="reduced")
         between = v * 2
-        return total.done(), between, parts.done()
+        done = parts.done()
+        schedule([parts.x, between, done])
+        return total.done(), between, done
 
     with jax.set_mesh(mesh):
         total, between, parts = program(jax.device_put(VALUE, NamedSharding(mesh, P("x"))))
