@@ -129,6 +129,7 @@ class Worker final : public worker::GraphHost {
     if (encoded.has_reply()) ++replies_;
   }
   void Push(WorkerId, TransferId, absl::StatusOr<device::HostBytes>) override {}
+  void RunBlocking(absl::AnyInvocable<void()> work) override { waits_.push_back(std::move(work)); }
   absl::Time Now() override { return now_; }
 
  private:
