@@ -179,6 +179,12 @@ absl::Status OpGraph::EnsureLoaded(Binding& binding) {
         absl::StrCat("binding ", binding.bind.binding.value(), " has no program on worker ",
                      options_.worker, "; the head has to send LoadProgram and Bind first"));
   }
+  for (const int32_t device : binding.bind.devices) {
+    if (device >= 0) continue;
+    return absl::InvalidArgumentError(absl::StrCat("binding ", binding.bind.binding.value(),
+                                                   " names device ", device,
+                                                   "; devices are numbered from 0"));
+  }
   ASSIGN_OR_RETURN(binding.loaded,
                    device_->Load({.source = binding.source,
                                   .devices = binding.bind.devices,

@@ -631,6 +631,22 @@ TEST_F(OpGraphTest, SendsABoxOrTheErrorInItsPlace) {
   EXPECT_FALSE(w.pushed[TransferId(2)].ok());
 }
 
+TEST_F(OpGraphTest, ABindingOfDevicesThatCannotBeFailsItsLaunches) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0, -3});
+  w.Build(10, {1, 2});
+  Launch launch{.binding = BindingId(1), .epoch = EpochId(1)};
+  launch.args = {BufferId(10)};
+  launch.outputs = {BufferId(11)};
+  launch.request = RequestId(5);
+  w.graph_.Run(launch);
+  ASSERT_FALSE(w.events.empty());
+  const auto* reply = std::get_if<Reply>(&w.events.back());
+  ASSERT_NE(reply, nullptr);
+  EXPECT_EQ(reply->status.code(), absl::StatusCode::kInvalidArgument);
+}
+
 TEST(FaultPlanTest, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(ParseFaultPlan("skip_launch=5,oom_launch=7")->oom_launch, 7);
   EXPECT_FALSE(ParseFaultPlan("skip=5").ok());
