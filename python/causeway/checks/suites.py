@@ -100,6 +100,7 @@ def _pytest(selection: Selection, seconds: float) -> Counts:
             command += ["-m", "not slow"]
         if selection.expression:
             command += ["-k", selection.expression]
+        deadline = time.monotonic() + seconds
         code = _run(command, selection.root, seconds)
         if code == 5 and selection.expression:
             return Counts()  # nothing of that name among the Python tests
@@ -108,7 +109,8 @@ def _pytest(selection: Selection, seconds: float) -> Counts:
             return counts
         # Whole clusters on a busy machine: a few failures are looked at twice, and said aloud.
         print(f"causeway: {counts.failed} failed; running those once more", flush=True)
-        again = _from_junit(report, _run([*command, "--last-failed"], selection.root, seconds))
+        left = deadline - time.monotonic()
+        again = _from_junit(report, _run([*command, "--last-failed"], selection.root, left))
         print(f"causeway: {again.failed} failed twice, {counts.failed - again.failed} only once")
         healed = max(0, counts.failed - again.failed)
         return dataclasses.replace(
