@@ -61,7 +61,9 @@ absl::Status Controller::FetchToFile(Session& session, const core::ExecuteReques
     offset += (bytes + core::kFetchAlignment - 1) / core::kFetchAlignment * core::kFetchAlignment;
   }
   ++counters_.fetches;
-  const RequestId report = WatchExecution(session, status, core::Gate::Join(gates));
+  // No list: the client waits for a read, so it never runs ahead with one.
+  const RequestId report =
+      WatchExecution(session, status, DeviceList(), core::Gate::Join(gates));
   for (const auto& [worker, parts] : parts_of) {
     if (Expect(report, worker)) {
       State(worker).link->Send(wire::EncodeFetchFile(report, path, parts));

@@ -152,7 +152,7 @@ TEST_F(ProxyTest, TakesFilesFromTheSharedDirectory) {
   int chunks;
   ASSERT_TRUE(client.Lookup(41, &bytes, &chunks).ok());
   EXPECT_EQ(bytes, "from disk");
-  ASSERT_TRUE(client.Delete(41).ok());
+  ASSERT_TRUE(client.DeleteBuffer(41).ok());
   EXPECT_FALSE(std::ifstream(path).good()) << "the file must be gone";
 }
 
