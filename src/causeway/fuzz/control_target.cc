@@ -70,7 +70,9 @@ class Worker final : public worker::GraphHost {
       std::visit([this](auto&& c) { On(std::move(c)); }, *std::move(command));
     } else if (frame.kind == kPush) {
       control::Data data;
-      if (data.ParseFromString(frame.bytes)) On(worker::DecodeChunk(&data));
+      if (data.ParseFromString(frame.bytes)) {
+        (void)assembler_.AddFromPeer(worker::DecodeChunk(&data));
+      }
     } else if (frame.kind == kAround && !frame.bytes.empty()) {
       switch (static_cast<uint8_t>(frame.bytes[0]) % 4) {
         case 0:
@@ -152,7 +154,7 @@ class Worker final : public worker::GraphHost {
     device_.AbortCollectives();
     graph_->DropParkedLaunches(abort.epoch, abort.cause);
   }
-  void On(worker::Chunk chunk) { assembler_.Add(std::move(chunk)); }
+  void On(worker::Chunk chunk) { assembler_.AddFromHead(std::move(chunk)); }
   void On(worker::Compile compile) {
     auto compiled = device_.Compile({Program(compile.what.code), "", 1, 0});
     worker::Reply reply{.request = compile.request, .status = compiled.status()};

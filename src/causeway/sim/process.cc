@@ -79,6 +79,12 @@ struct CommandText {
   std::string operator()(const worker::FailTransfers& c) const {
     return absl::StrCat("FailTransfers from worker ", c.from.value());
   }
+  std::string operator()(const worker::FailTransfer& c) const {
+    return absl::StrCat("FailTransfer ", c.transfer.value());
+  }
+  std::string operator()(const worker::FetchFile& c) const {
+    return absl::StrCat("FetchFile request ", c.request.value());
+  }
   std::string operator()(const worker::Proceed& c) const {
     return absl::StrCat("Proceed epoch ", c.epoch.value(), " seq ", c.seq.value());
   }
@@ -105,6 +111,9 @@ struct EventText {
   }
   std::string operator()(const worker::EpochOpened& e) const {
     return absl::StrCat("EpochOpened ", e.epoch.value(), " ", e.status.ToString());
+  }
+  std::string operator()(const worker::TransferFailed& e) const {
+    return absl::StrCat("TransferFailed ", e.transfer.value(), " to worker ", e.to.value());
   }
   std::string operator()(const worker::Pong& e) const { return absl::StrCat("Pong ", e.number); }
 };
@@ -505,18 +514,18 @@ void Process::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::Host
 void Process::OnPush(TransferId transfer, absl::StatusOr<device::HostBytes> bytes) {
   Later(Step(), [this, transfer, bytes = std::move(bytes)] {
     if (!bytes.ok()) {
-      machine_->OnChunk({.transfer = transfer, .error = bytes.status()});
+      (void)machine_->OnPeerChunk({.transfer = transfer, .error = bytes.status()});
       return;
     }
     const auto total = static_cast<int64_t>((*bytes)->size());
     int64_t offset = 0;
     do {
       const int64_t size = std::min(world_.plan.chunk_bytes, total - offset);
-      machine_->OnChunk({.transfer = transfer,
-                         .offset = offset,
-                         .total = total,
-                         .bytes = std::string((*bytes)->data() + offset,
-                                              static_cast<size_t>(size))});
+      (void)machine_->OnPeerChunk({.transfer = transfer,
+                                   .offset = offset,
+                                   .total = total,
+                                   .bytes = std::string((*bytes)->data() + offset,
+                                                        static_cast<size_t>(size))});
       offset += size;
     } while (offset < total);
   });

@@ -70,7 +70,7 @@ class Process final : public worker::MachineHost, public std::enable_shared_from
   void RunAside(absl::AnyInvocable<void()> work) override;
   bool AsideIdle() override { return aside_ == 0; }
   void CutCollectives() override;
-  void SetPeers(const std::vector<std::string>& addresses) override { peers_ = addresses; }
+  void SetPeers(const worker::NodeMap& nodes) override { peers_ = nodes.data_addresses; }
   void OnWelcome(const worker::Welcome& welcome) override;
   void OnLifeStarted() override;
   worker::ProcessStats ReadStats() override { return {}; }
