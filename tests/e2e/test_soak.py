@@ -149,7 +149,7 @@ own = NamedSharding(Mesh(np.array(first), ("x",)), P("x"))
 def test_a_stopped_worker_is_given_up_and_returns(fresh: Callable[..., Any]) -> None:
     """SIGSTOP closes nothing: heartbeats find it. Continued, it must not touch what came after."""
     cluster = fresh(slices=2, hosts_per_slice=1, devices_per_host=2, announce_slices="true",
-                    head_flags=("--heartbeat=300ms",))
+                    head_flags=("--heartbeat=1s",))
     client = cluster.client(prelude=PRELUDE + ZOMBIE)
     zombie = _pid_at(cluster, 1)
     launched = cluster.status()["counters"]["gang_launches_total"]
