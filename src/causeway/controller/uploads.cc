@@ -157,7 +157,8 @@ class Upload {
       }
       std::optional<std::pair<int64_t, int64_t>> part;
       if (!target.box.has_value()) part.emplace(0, static_cast<int64_t>(dense->size()));
-      if (target.box.has_value()) {
+      // Texts have no fixed width: a box of them is cut out below.
+      if (target.box.has_value() && element_bytes_ >= 0) {
         part = ContiguousBytes(source_.shape, *target.box, element_bytes_);
       }
       if (part.has_value()) {

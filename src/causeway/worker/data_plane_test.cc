@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 
 namespace causeway::worker {
 namespace {
@@ -59,7 +60,8 @@ class End {
     for (int i = 0; i < 6000; ++i) {
       const int64_t now = plane_->stats().Numbers()[name];
       if (now >= value) return now;
-      absl::SleepFor(absl::Milliseconds(10));
+      absl::Notification never;
+      never.WaitForNotificationWithTimeout(absl::Milliseconds(10));
     }
     return -1;
   }
