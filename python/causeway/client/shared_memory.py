@@ -15,7 +15,6 @@ import os
 import secrets
 import shutil
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,9 @@ def install() -> None:
 
     @functools.wraps(original)
     def get_client(target: str, options: Any = None, *more: Any, **keywords: Any) -> Any:
-        if os.environ.get(DIRECTORY) or not head_shares_memory(target):
+        if _chosen_by_user() or not head_shares_memory(target):
+            if not _chosen_by_user() and not _sharing:
+                os.environ.pop(DIRECTORY, None)  # inherited, and of no use to this head
             return original(target, options, *more, **keywords)
         try:
             _require_room()
@@ -55,8 +56,11 @@ def install() -> None:
             **dict(options.initialization_data or {}),
             ATTRIBUTE: str(folder).encode(),
         }
-        with _variables({DIRECTORY: str(folder), THRESHOLD: str(THRESHOLD_BYTES)}):
-            client = original(target, options, *more, **keywords)
+        # The stock client looks at the directory with every transfer, so it stays named. A child
+        # process that inherits it and loads this package names its own.
+        os.environ[DIRECTORY] = str(folder)
+        os.environ.setdefault(THRESHOLD, str(THRESHOLD_BYTES))
+        client = original(target, options, *more, **keywords)
         _sharing.add(client)
         return client
 
@@ -64,17 +68,10 @@ def install() -> None:
     ifrt_proxy.get_client = get_client
 
 
-@contextlib.contextmanager
-def _variables(wanted: dict[str, str]) -> Iterator[None]:
-    """Sets variables for as long as the client is made: child processes must not inherit them."""
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update({name: v for name, v in wanted.items() if before[name] is None})
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
+def _chosen_by_user() -> bool:
+    """Whether the directory was named by the user, not by us or by a process that started us."""
+    named = os.environ.get(DIRECTORY)
+    return bool(named) and not Path(named).is_relative_to(_user_folder())
 
 
 def _require_room() -> None:

@@ -99,7 +99,7 @@ bool OpGraph::HasRoom(const PendingLaunch& launch) const {
     const bool depends =
         std::any_of(launch.args.begin(), launch.args.end(),
                     [this](const ValueRef& value) { return value->after == last_multi_; });
-    if (!depends && !PLANTED("graph.independent_launches")) return false;
+    if (!depends) return false;
   }
   const std::vector<int>& ordinals = launch.binding->ordinals;
   return std::all_of(ordinals.begin(), ordinals.end(),
