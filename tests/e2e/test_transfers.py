@@ -50,8 +50,9 @@ def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) 
     client = cluster.client()
     assert client.do(MOVE) == [True] * 4
     size = 6 << 20
-    found = _await_paths(cluster, "push_shared_memory_bytes", 8 * size)
-    assert found["push_shared_memory_bytes"] >= 8 * size  # y, 3 there, 3 back, halves of z
+    found = _await_paths(cluster, "push_shared_memory_bytes", 7 * size)
+    # y, 3 there, 3 back; JAX reshards z on the same devices with a program.
+    assert found["push_shared_memory_bytes"] >= 7 * size
     assert found["upload_shared_memory_bytes"] >= 2 * size
     assert found["download_shared_memory_bytes"] >= 6 * size
     assert found.get("push_fallbacks", 0) == found.get("push_retries", 0) == 0
