@@ -24,7 +24,7 @@ struct OpGraph::HostBinding {
   bool loaded = false;                // or failed to
   absl::Status status;
   std::shared_ptr<device::HostProgram> program;
-  int uses = 0;          // launches that did not end
+  int uses = 0;          // launches that did not end, and those that came before its end
   bool unbound = false;  // to be released once nothing uses it
 };
 
@@ -36,6 +36,8 @@ struct OpGraph::HostLaunch {
   RequestId request;
   std::vector<device::HostValue> inputs;
   int copies_left = 0;
+  // Programs that were unbound after this launch came: they end after it.
+  std::vector<std::shared_ptr<HostBinding>> outlived;
   absl::Status status;  // of the inputs
   bool ready = false;   // the inputs are here, or in error
   bool running = false;
@@ -73,6 +75,16 @@ void OpGraph::BindHost(Binding& binding) {
 
 void OpGraph::UnbindHost(const std::shared_ptr<HostBinding>& binding) {
   binding->unbound = true;
+  // A method that is compiled anew for its second call finds its object through the program of the
+  // first one: the object has to live until that call is over.
+  for (const auto& [stream, launches] : host_streams_) {
+    if (stream.first != binding->session) continue;
+    for (const std::shared_ptr<HostLaunch>& launch : launches) {
+      if (launch->binding == binding) continue;  // counted already
+      launch->outlived.push_back(binding);
+      ++binding->uses;
+    }
+  }
   if (binding->uses == 0) ReleaseHost(*binding);
 }
 
@@ -187,6 +199,9 @@ void OpGraph::FinishHost(HostLaunch& launch,
                          absl::StatusOr<std::vector<device::HostValue>> results) {
   HostBinding& binding = *launch.binding;
   if (--binding.uses == 0 && binding.unbound) ReleaseHost(binding);
+  for (const auto& outlived : std::exchange(launch.outlived, {})) {
+    if (--outlived->uses == 0) ReleaseHost(*outlived);
+  }
   if (launch.life != life_) return;
   absl::Status status = results.status();
   if (status.ok() && results->size() != launch.outputs.size()) {

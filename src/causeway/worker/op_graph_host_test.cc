@@ -235,6 +235,23 @@ TEST_F(HostProgramTest, AProgramEndsAfterItsLaunches) {
   EXPECT_EQ(Read(11), "2 3");
 }
 
+TEST_F(HostProgramTest, AProgramEndsAfterWhatItsSessionRanBeforeItsEnd) {
+  Build(10, Floats({1, 2}));
+  Program(1, "fake host add 1");
+  Program(2, "fake host add 2");
+  RunAll();
+  Launch(2, {10}, 11);
+  graph_.Run(Unbind{BindingId(1)});
+  EXPECT_EQ(blocking_.size(), 1u) << "the launch, and not yet the end of program 1";
+  RunOne(0);
+  EXPECT_EQ(Read(11), "3 4");
+  EXPECT_EQ(blocking_.size(), 1u) << "the end of program 1";
+  RunAll();
+  Launch(2, {10}, 12);
+  RunAll();
+  EXPECT_EQ(Read(12), "3 4");
+}
+
 TEST_F(HostProgramTest, AnotherLifeHearsNothingOfIt) {
   Build(10, Floats({1, 2}));
   Program(1, "fake host add 1");
