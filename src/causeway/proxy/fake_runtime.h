@@ -50,12 +50,12 @@ class FakeRuntime : public core::Runtime {
     return it == arrays_.end() ? absl::NotFoundError("no such array") : it->second->error;
   }
   void ReleaseReady() {
-    std::vector<core::StatusCallback> held;
+    std::vector<std::pair<SessionId, core::StatusCallback>> held;
     {
       absl::MutexLock lock(&mu);
       held.swap(held_);
     }
-    for (auto& done : held) std::move(done)(absl::OkStatus());
+    for (auto& [session, done] : held) std::move(done)(absl::OkStatus());
   }
 
   // ---- core::Runtime
@@ -75,7 +75,10 @@ class FakeRuntime : public core::Runtime {
     {
       absl::MutexLock lock(&mu);
       closed.push_back(session.value());
-      held.swap(held_);
+      for (auto& [owner, done] : held_) {
+        if (owner == session) held.push_back(std::move(done));
+      }
+      std::erase_if(held_, [session](const auto& wait) { return wait.first == session; });
     }
     for (auto& done : held) std::move(done)(absl::CancelledError("session closed"));
   }
@@ -196,12 +199,12 @@ class FakeRuntime : public core::Runtime {
       std::move(done)(std::move(result));
     });
   }
-  void AwaitReady(SessionId, const std::vector<ArrayHandle>& arrays,
+  void AwaitReady(SessionId session, const std::vector<ArrayHandle>& arrays,
                   core::StatusCallback done) override {
     {
       absl::MutexLock lock(&mu);
       if (hold_ready) {
-        held_.push_back(std::move(done));
+        held_.emplace_back(session, std::move(done));
         return;
       }
     }
@@ -375,7 +378,7 @@ class FakeRuntime : public core::Runtime {
   std::map<uint64_t, std::shared_ptr<Array>> arrays_;
   std::set<uint64_t> deleted_, statuses_;
   std::map<uint64_t, std::shared_ptr<core::ExecutableView>> executables_;
-  std::vector<core::StatusCallback> held_;
+  std::vector<std::pair<SessionId, core::StatusCallback>> held_;
   absl::AnyInvocable<void() &&> resume_;
 };
 
