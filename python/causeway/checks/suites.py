@@ -78,6 +78,8 @@ def _ctest(selection: Selection, seconds: float) -> Counts:
         report = Path(folder) / "ctest.xml"
         command = ["ctest", "--test-dir", str(selection.build), "--output-on-failure", "-j2"]
         command += ["--no-tests=error", "--timeout", "300", "--output-junit", str(report)]
+        # As with the Python tests below: what fails is looked at twice, and ctest's output says so.
+        command += ["--repeat", "until-pass:2"]
         if selection.expression:
             command += ["-R", selection.expression, "--no-tests=ignore"]
         if selection.fast:

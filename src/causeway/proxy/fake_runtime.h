@@ -29,6 +29,7 @@ class FakeRuntime : public core::Runtime {
   absl::Status execute_error;            // Execute fails with it
   core::CompileRequest last_compile;
   core::ArraySpec last_spec;             // of MakeArray
+  int may_go_on_asked = 0;               // before each read of a session that is open
   bool hold_ready = false;               // AwaitReady waits for ReleaseReady()
   bool far_ahead = false;                // MayGoOn says no until CatchUp()
 
@@ -48,6 +49,12 @@ class FakeRuntime : public core::Runtime {
     absl::MutexLock lock(&mu);
     auto it = arrays_.find(handle);
     return it == arrays_.end() ? absl::NotFoundError("no such array") : it->second->error;
+  }
+  // The session reads its next request by now, or waits for CatchUp.
+  bool WaitAsked() {
+    absl::MutexLock lock(&mu);
+    auto asked = [this] { return may_go_on_asked > 0; };
+    return mu.AwaitWithTimeout(absl::Condition(&asked), absl::Seconds(20));
   }
   void ReleaseReady() {
     std::vector<std::pair<SessionId, core::StatusCallback>> held;
@@ -84,6 +91,7 @@ class FakeRuntime : public core::Runtime {
   }
   bool MayGoOn(SessionId, absl::AnyInvocable<void() &&>& resume) override {
     absl::MutexLock lock(&mu);
+    ++may_go_on_asked;
     if (!far_ahead) return true;
     resume_ = std::move(resume);
     return false;

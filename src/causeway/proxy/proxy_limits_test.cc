@@ -57,6 +57,7 @@ TEST_F(LimitsTest, AClientFarAheadOfTheWorkersIsNotRead) {
   Start();
   Client client(target_);
   client.Init();
+  ASSERT_TRUE(runtime_.WaitAsked());
   {
     absl::MutexLock lock(&runtime_.mu);
     runtime_.far_ahead = true;
@@ -73,6 +74,7 @@ TEST_F(LimitsTest, AClientThatIsHeldBackCanVanish) {
   {
     Client client(target_);
     client.Init();
+    ASSERT_TRUE(runtime_.WaitAsked());
     {
       absl::MutexLock lock(&runtime_.mu);
       runtime_.far_ahead = true;
