@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -14,6 +15,8 @@ from causeway.cluster import environment, head_api, launcher, paths, state
 from causeway.cluster.errors import ClusterError, ExitCode
 from causeway.cluster.options import ClusterOptions
 from causeway.cluster.state import ClusterState
+
+T = TypeVar("T")
 
 
 def require_running(name: str) -> ClusterState:
@@ -29,6 +32,16 @@ def require_running(name: str) -> ClusterState:
     raise ClusterError(
         f"no cluster {name!r} runs here{hint}. Start one with: causeway up", ExitCode.NOT_RUNNING
     )
+
+
+def ask_head(cluster: ClusterState, question: Callable[[str], T]) -> T:
+    """What the head answers to a question of head_api; ClusterError when it does not answer."""
+    try:
+        return question(cluster.ops_url)
+    except head_api.HeadUnreachable as error:
+        raise ClusterError(
+            f"the head of {cluster.options.name!r} does not answer: {error}", ExitCode.DEGRADED
+        ) from error
 
 
 def up(
@@ -190,12 +203,7 @@ def devices(name: opts.NameOption = opts.DEFAULT_NAME, output: OutputOption = Ou
     """List every device of a cluster with its slice, worker, state and memory."""
     try:
         cluster = require_running(name)
-        try:
-            found = head_api.devices(cluster.ops_url)
-        except head_api.HeadUnreachable as error:
-            raise ClusterError(
-                f"the head of {name!r} does not answer: {error}", ExitCode.DEGRADED
-            ) from error
+        found = ask_head(cluster, head_api.devices)
     except ClusterError as error:
         fail(output, error)
     emit(

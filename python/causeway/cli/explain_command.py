@@ -8,9 +8,10 @@ import typer
 from rich.table import Table
 
 from causeway.cli import cluster_options as opts
+from causeway.cli.cluster_commands import ask_head, require_running
 from causeway.cli.output import Output, OutputOption, emit, fail, out
-from causeway.cluster import head_api, state
-from causeway.cluster.errors import ClusterError, ExitCode
+from causeway.cluster import head_api
+from causeway.cluster.errors import ClusterError
 
 app = typer.Typer(help="Explain what a cluster does.", no_args_is_help=True)
 
@@ -41,15 +42,7 @@ def transfer(
     Workers report every few seconds, so the newest transfers may be missing.
     """
     try:
-        cluster = state.running(name)
-        if cluster is None:
-            raise ClusterError(f"no cluster {name!r} runs here", ExitCode.NOT_RUNNING)
-        try:
-            head = head_api.status(cluster.ops_url)
-        except head_api.HeadUnreachable as error:
-            raise ClusterError(
-                f"the head of {name!r} does not answer: {error}", ExitCode.DEGRADED
-            ) from error
+        head = ask_head(require_running(name), head_api.status)
     except ClusterError as error:
         fail(output, error)
     found = summary(head["workers"])

@@ -13,11 +13,12 @@ import inspect
 import logging
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from causeway.client import callbacks_buffers
 from causeway.client.callbacks_channel import Channel
+from causeway.client.repairs_common import is_remote, wrap_compile
 
 log = logging.getLogger("causeway.client")
 
@@ -44,12 +45,12 @@ class _UnknownLowering(Exception):
 
 
 def install() -> None:
-    import jax
-    from jax._src import compiler
+    wrap_compile("_causeway_callbacks", _wrap)
 
-    original = compiler.backend_compile_and_load
-    if getattr(original, "_causeway", False):
-        return
+
+def _wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+    import jax
+
     found = list(inspect.signature(original).parameters)
     if found != _PARAMETERS:
         raise RuntimeError(f"JAX {jax.__version__} compiles with parameters {found}")
@@ -57,7 +58,7 @@ def install() -> None:
     def backend_compile_and_load(
         backend: Any, module: Any, executable_devices: Any, options: Any, host_callbacks: Any
     ) -> Any:
-        if host_callbacks and _is_remote(backend) and all(map(callable, host_callbacks)):
+        if host_callbacks and is_remote(backend) and all(map(callable, host_callbacks)):
             try:
                 return _compile(
                     original, backend, module, executable_devices, options, host_callbacks
@@ -66,12 +67,7 @@ def install() -> None:
                 _warn_once(f"host callbacks stay off: {error} (JAX {jax.__version__})")
         return original(backend, module, executable_devices, options, host_callbacks)
 
-    backend_compile_and_load._causeway = True  # type: ignore[attr-defined]
-    compiler.backend_compile_and_load = backend_compile_and_load
-
-
-def _is_remote(backend: Any) -> bool:
-    return str(getattr(backend, "runtime_type", "")).startswith("proxy")
+    return backend_compile_and_load
 
 
 def _compile(

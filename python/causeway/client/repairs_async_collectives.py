@@ -7,9 +7,10 @@ between the halves is a hint, and compilers find such overlaps by themselves as 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from causeway.client.repairs_common import is_remote
+from causeway.client.repairs_common import is_remote, wrap_compile
 
 _INSTALLED = "_causeway_async_collectives"
 _REFUSAL = "Failed to serialize StableHLO"
@@ -19,12 +20,11 @@ _ORDER = "control_dep"
 
 
 def install() -> None:
-    import jax
-    from jax._src import compiler
+    wrap_compile(_INSTALLED, _wrap)
 
-    compile_and_load = compiler.backend_compile_and_load
-    if hasattr(compile_and_load, _INSTALLED):
-        return
+
+def _wrap(compile_and_load: Callable[..., Any]) -> Callable[..., Any]:
+    import jax
 
     def backend_compile_and_load(
         backend: Any, module: Any, devices: Any, options: Any, *rest: Any
@@ -38,10 +38,7 @@ def install() -> None:
                 raise
         return compile_and_load(backend, whole, devices, options, *rest)
 
-    # The marks of the parts that it wraps stay visible.
-    backend_compile_and_load.__dict__.update(compile_and_load.__dict__)
-    setattr(backend_compile_and_load, _INSTALLED, True)
-    compiler.backend_compile_and_load = backend_compile_and_load
+    return backend_compile_and_load
 
 
 def _whole(module: Any) -> Any | None:

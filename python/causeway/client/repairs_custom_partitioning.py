@@ -9,22 +9,24 @@ part, as shard_map makes it.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from causeway.client import shardy
 from causeway.client.mlir_types import numpy_dtype
-from causeway.client.repairs_common import is_remote
+from causeway.client.repairs_common import is_remote, wrap_compile
 
 _TARGET = "CustomSPMDPartitioning"
 _INSTALLED = "_causeway_custom_partitioning"
 
 
 def install() -> None:
-    from jax._src import compiler, custom_partitioning
+    wrap_compile(_INSTALLED, _wrap)
 
-    compile_and_load = compiler.backend_compile_and_load
-    if hasattr(compile_and_load, _INSTALLED):
-        return
+
+def _wrap(compile_and_load: Callable[..., Any]) -> Callable[..., Any]:
+    from jax._src import custom_partitioning
+
     waiting = custom_partitioning._sharding_callbacks  # alive as long as their programs
 
     def backend_compile_and_load(
@@ -34,27 +36,24 @@ def install() -> None:
             module = _partition(module, options)
         return compile_and_load(backend, module, devices, options, *rest)
 
-    # The marks of the parts that it wraps stay visible.
-    backend_compile_and_load.__dict__.update(compile_and_load.__dict__)
-    setattr(backend_compile_and_load, _INSTALLED, True)
-    compiler.backend_compile_and_load = backend_compile_and_load
+    return backend_compile_and_load
 
 
 def _partition(module: Any, options: Any) -> Any:
-    from jax._src.interpreters import mlir
     from jax._src.lib.mlir import ir
 
-    with module.context as context, ir.Location.unknown():
-        if not shardy.custom_calls(ir, module, _TARGET):
+    with module.context, ir.Location.unknown():
+        found = shardy.propagate(
+            ir,
+            module,
+            options,
+            _TARGET,
+            "custom_partitioning on remote devices needs the partitioner Shardy: set "
+            "jax_use_shardy_partitioner and give the function a sharding_rule",
+        )
+        if found is None:
             return module
-        if not options.executable_build_options.use_shardy_partitioner:
-            raise NotImplementedError(
-                "custom_partitioning on remote devices needs the partitioner Shardy: set "
-                "jax_use_shardy_partitioner and give the function a sharding_rule"
-            )
-        code = mlir.module_to_bytecode(module)
-        found = shardy.Propagated(ir, context, code, _TARGET)
-        result = ir.Module.parse(code, context)
+        result = found.copy()
         for place, call in enumerate(shardy.custom_calls(ir, result, _TARGET)):
             # Of a function that is called in several ways the first counts; for the others values
             # are moved, as the partition function demands it.

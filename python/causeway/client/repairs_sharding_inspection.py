@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from causeway.client import shardy
-from causeway.client.repairs_common import is_remote
+from causeway.client.repairs_common import is_remote, wrap_compile
 
 _TARGET = "InspectSharding"
 _INSTALLED = "_causeway_sharding_inspection"
@@ -25,11 +25,9 @@ _functions: weakref.WeakValueDictionary[bytes, Callable[[Any], None]] = (
 
 
 def install() -> None:
-    from jax._src import compiler
     from jaxlib import xla_client
 
     encode = xla_client.encode_inspect_sharding_callback
-    compile_and_load = compiler.backend_compile_and_load
     if hasattr(encode, _INSTALLED):
         return
 
@@ -38,6 +36,12 @@ def install() -> None:
         _functions[key] = function
         return key
 
+    setattr(encode_and_keep, _INSTALLED, True)
+    xla_client.encode_inspect_sharding_callback = encode_and_keep
+    wrap_compile(_INSTALLED, _wrap)
+
+
+def _wrap(compile_and_load: Callable[..., Any]) -> Callable[..., Any]:
     def backend_compile_and_load(
         backend: Any, module: Any, devices: Any, options: Any, *rest: Any
     ) -> Any:
@@ -45,29 +49,25 @@ def install() -> None:
             module = _inspect(module, options)
         return compile_and_load(backend, module, devices, options, *rest)
 
-    setattr(encode_and_keep, _INSTALLED, True)
-    xla_client.encode_inspect_sharding_callback = encode_and_keep
-    # The mark of the part that it wraps stays visible.
-    backend_compile_and_load.__dict__.update(compile_and_load.__dict__)
-    compiler.backend_compile_and_load = backend_compile_and_load
+    return backend_compile_and_load
 
 
 def _inspect(module: Any, options: Any) -> Any:
     """Calls the functions of the module's inspections; returns the module without them."""
-    from jax._src.interpreters import mlir
     from jax._src.lib.mlir import ir
 
-    with module.context as context, ir.Location.unknown():
-        if not shardy.custom_calls(ir, module, _TARGET):
+    with module.context, ir.Location.unknown():
+        found = shardy.propagate(
+            ir,
+            module,
+            options,
+            _TARGET,
+            "jax.debug.inspect_array_sharding in a jit over remote devices needs the "
+            "partitioner Shardy: set jax_use_shardy_partitioner, or look at .sharding of a "
+            "result of the jit",
+        )
+        if found is None:
             return module
-        if not options.executable_build_options.use_shardy_partitioner:
-            raise NotImplementedError(
-                "jax.debug.inspect_array_sharding in a jit over remote devices needs the "
-                "partitioner Shardy: set jax_use_shardy_partitioner, or look at .sharding of a "
-                "result of the jit"
-            )
-        code = mlir.module_to_bytecode(module)
-        found = shardy.Propagated(ir, context, code, _TARGET)
         for call in found.calls:
             key = ir.StringAttr(call.attributes["backend_config"]).value_bytes
             function = _functions.get(key)
@@ -77,7 +77,7 @@ def _inspect(module: Any, options: Any) -> Any:
                     "the program again"
                 )
             function(found.operand_shardings(call)[0])
-        rest = ir.Module.parse(code, context)
+        rest = found.copy()
         for call in shardy.custom_calls(ir, rest, _TARGET):
             call.results[0].replace_all_uses_with(call.operands[0])
             call.erase()

@@ -51,6 +51,20 @@ def meshes(ir: Any, module: Any) -> dict[str, Mesh]:
     return found
 
 
+def propagate(ir: Any, module: Any, options: Any, target: str, needs: str) -> Propagated | None:
+    """The calls of `target` after propagation; None when the module has none.
+
+    Throws NotImplementedError, saying what it `needs`, where another partitioner would decide.
+    """
+    from jax._src.interpreters import mlir
+
+    if not custom_calls(ir, module, target):
+        return None
+    if not options.executable_build_options.use_shardy_partitioner:
+        raise NotImplementedError(needs)
+    return Propagated(ir, module.context, mlir.module_to_bytecode(module), target)
+
+
 class Propagated:
     """The custom calls of one name in a module (given as bytecode), after propagation.
 
@@ -62,7 +76,8 @@ class Propagated:
         from jax._src.lib.mlir import passmanager
 
         self._ir = ir
-        prepared = ir.Module.parse(code, context)
+        self._context, self._code = context, code
+        prepared = self.copy()
         for place, call in enumerate(custom_calls(ir, prepared, target)):
             _number(ir, call, _PLACE, place)
             for number in range(len(call.operands)):
@@ -80,6 +95,10 @@ class Propagated:
             else:
                 self.calls.append(op)
                 self._probes.append([before[number] for number in range(len(op.operands))])
+
+    def copy(self) -> Any:
+        """The module as it was before."""
+        return self._ir.Module.parse(self._code, self._context)
 
     def first(self, place: int) -> Any | None:
         """The propagated call that was this one of the module's; None if it is out of reach."""

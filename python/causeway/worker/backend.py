@@ -20,7 +20,7 @@ from jax.sharding import SingleDeviceSharding
 from jaxlib import _jax
 from jaxlib import xla_client as xc
 
-from causeway.worker import callbacks, dtypes, host_programs, platforms
+from causeway.worker import callbacks, dtypes, host_programs, platforms, protobuf
 
 _TOKEN = 17
 
@@ -104,20 +104,6 @@ class _Loaded:
         self.epoch = epoch
 
 
-def _wire_varint(value):
-    value &= (1 << 64) - 1
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _wire_field(number, content):
-    return _wire_varint(number << 3 | 2) + _wire_varint(len(content)) + content
-
-
 # XLA:CPU goes on with the next part of a combined all-reduce when one part has failed. A peer that
 # still waits in the failed part then gets a message of another size, and gloo ends its process. As
 # separate operations the rest is never started, and gloo runs them one by one all the same.
@@ -126,44 +112,15 @@ _DISABLED_PASSES = (b"all-reduce-combiner", b"cpu-all-reduce-combiner")
 # CompileOptionsProto.executable_build_options = 3, and in there device_ordinal = 1 and
 # debug_options = 3. Concatenated wire messages merge, so appending one of these sets its fields and
 # keeps all others, also unknown ones.
-_ANY_ORDINAL = b"\x08" + _wire_varint(-1)
-_PASSES = _wire_field(3, b"".join(_wire_field(30, name) for name in _DISABLED_PASSES))
-
-
-def _wire_messages(message, wanted):
-    """The contents of every length-delimited field with the number `wanted`."""
-    found, at = [], 0
-
-    def varint():
-        nonlocal at
-        value = shift = 0
-        while True:
-            byte = message[at]
-            at += 1
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if byte < 0x80:
-                return value
-
-    while at < len(message):
-        tag = varint()
-        if tag & 7 == 2:
-            size = varint()
-            if tag >> 3 == wanted:
-                found.append(message[at : at + size])
-            at += size
-        elif tag & 7 == 0:
-            varint()
-        else:
-            at += {1: 8, 5: 4}[tag & 7]
-    return found
+_ANY_ORDINAL = protobuf.number(1, -1)
+_PASSES = protobuf.content(3, b"".join(protobuf.content(30, name) for name in _DISABLED_PASSES))
 
 
 def _overrides(options):
     # Debug options that are there at all count as complete: without the client's, XLA's defaults
     # must stay, so nothing is added to them.
-    complete = any(_wire_messages(build, 3) for build in _wire_messages(options, 3))
-    return _wire_field(3, _ANY_ORDINAL + (_PASSES if complete else b""))
+    complete = any(protobuf.contents(build, 3) for build in protobuf.contents(options, 3))
+    return protobuf.content(3, _ANY_ORDINAL + (_PASSES if complete else b""))
 
 
 def _compile_options(options, devices):

@@ -15,10 +15,11 @@ from jax.experimental.colocated_python import serialization
 from jaxlib import _jax
 from jaxlib import xla_client as xc
 
+from causeway.worker import platforms
+from causeway.worker.protobuf import content, number
+
 # XLA numbers the devices of a CPU process from its index times this.
 _PER_PROCESS = 2048
-_CONNECT_SECONDS = 20
-_NEVER_SECONDS = 86400
 
 
 class HostDevices:
@@ -53,21 +54,12 @@ def _client(worker, num_workers, per_host):
     # store of its own that says what the others would say: nobody waits for anybody.
     address = f"unix-abstract:causeway-host-{os.getpid()}"
     service = _jax.get_distributed_runtime_service(address, 1)
-    store = _jax.get_distributed_runtime_client(
-        address,
-        0,
-        init_timeout=_CONNECT_SECONDS,
-        heartbeat_timeout=_NEVER_SECONDS,
-        shutdown_on_destruction=False,
-        use_compression=False,
-        missed_heartbeat_callback=lambda *_: None,
-    )
-    store.connect()
+    store = platforms.distributed_client(0, address)
     if worker == 0:
         for other in range(1, num_workers):
             store.key_value_set_bytes(f"cpu:local_topology/cpu/{other}", _process(other, per_host))
     else:
-        everybody = b"".join(_bytes(1, _process(w, per_host)) for w in range(num_workers))
+        everybody = b"".join(content(1, _process(w, per_host)) for w in range(num_workers))
         store.key_value_set_bytes("cpu:global_topology/cpu", everybody)
     # Programs over several processes need some collectives; these find no peer and say so.
     collectives = _jax.make_gloo_tcp_collectives(distributed_client=store, hostname="127.0.0.1")
@@ -84,36 +76,19 @@ def _client(worker, num_workers, per_host):
 
 def _process(worker: int, per_host: int) -> bytes:
     """A LocalTopologyProto (proto/topology.proto)."""
-    out = _number(1, worker) + _bytes(2, b"worker%d" % worker)
+    out = number(1, worker) + content(2, b"worker%d" % worker)
     for k in range(per_host):
         device = worker * _PER_PROCESS + k
-        out += _bytes(
+        out += content(
             3,
-            _number(1, k)
-            + _number(4, device)
-            + _number(5, worker)
-            + _bytes(8, b"cpu")
-            + _bytes(9, b"CpuDevice(id=%d)" % device)
-            + _bytes(10, b"TFRT_CPU_%d" % device),
+            number(1, k)
+            + number(4, device)
+            + number(5, worker)
+            + content(8, b"cpu")
+            + content(9, b"CpuDevice(id=%d)" % device)
+            + content(10, b"TFRT_CPU_%d" % device),
         )
     return out
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _number(field: int, value: int) -> bytes:
-    return _varint(field << 3) + _varint(value)
-
-
-def _bytes(field: int, value: bytes) -> bytes:
-    return _varint(field << 3 | 2) + _varint(len(value)) + value
 
 
 def _translate_ids(devices: HostDevices) -> None:

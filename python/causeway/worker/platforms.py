@@ -55,7 +55,8 @@ def _cpu_features():
     return _machine.processor().encode()
 
 
-def _distributed_client(node, coordinator):
+def distributed_client(node, coordinator):
+    """Connected to the coordination service at `coordinator`; never ends this process."""
     client = _jax.get_distributed_runtime_client(
         coordinator,
         node,
@@ -83,7 +84,7 @@ class Cpu:
         return Facts("cpu", "cpu", kinds, _version(), self._num_devices)
 
     def open(self, node, coordinator, num_nodes):
-        distributed = _distributed_client(node, coordinator)
+        distributed = distributed_client(node, coordinator)
         host = _local_address(coordinator)
         collectives = _jax.make_gloo_tcp_collectives(distributed_client=distributed, hostname=host)
         return xc.make_cpu_client(
@@ -145,7 +146,7 @@ class Plugin:
         options = self._options()
         options["node_id"] = node
         options["num_nodes"] = num_nodes
-        return xc.make_c_api_client(self._name, options, _distributed_client(node, coordinator))
+        return xc.make_c_api_client(self._name, options, distributed_client(node, coordinator))
 
 
 def _local_address(coordinator):

@@ -41,7 +41,7 @@ def connect() -> None:
     assert worker.library().causeway_callbacks_wait(30.0)
     worker.register()
     worker.register()  # as at the next epoch
-    client._is_remote = lambda backend: True
+    client.is_remote = lambda backend: True
     client.install()
 
 
