@@ -17,7 +17,7 @@ FLOORS = {
     "base": 1,
     "model": 2,
     "wire": 3,
-    "net": 3,
+    "net": 2,
     "device": 3,
     "callbacks": 3,
     "liveness": 4,

@@ -21,7 +21,7 @@
 #include "absl/types/span.h"
 #include "causeway/callbacks/completions.h"
 #include "causeway/callbacks/frame.h"
-#include "causeway/callbacks/sockets.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::callbacks {
 
@@ -91,7 +91,7 @@ class Link {
   std::thread thread_;
 
   mutable absl::Mutex mu_;
-  Socket socket_ ABSL_GUARDED_BY(mu_);
+  net::Socket socket_ ABSL_GUARDED_BY(mu_);
   int local_port_ ABSL_GUARDED_BY(mu_) = 0;
   bool connected_ ABSL_GUARDED_BY(mu_) = false;
   bool stop_ ABSL_GUARDED_BY(mu_) = false;

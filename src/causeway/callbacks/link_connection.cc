@@ -87,19 +87,19 @@ void Link::Run() {
     }
     absl::MutexLock lock(&mu_);
     local_port_ = 0;
-    socket_ = Socket();
+    socket_ = net::Socket();
     if (mu_.AwaitWithTimeout(absl::Condition(&stop_), pause)) return;
     pause = std::min(2 * pause, kLongestPause);
   }
 }
 
 absl::Status Link::Handshake() {
-  ASSIGN_OR_RETURN(Socket socket, Connect(options_.host, options_.port));
+  ASSIGN_OR_RETURN(net::Socket socket, net::Connect(options_.host, options_.port));
   const int fd = socket.fd();
   {
     absl::MutexLock lock(&mu_);
     if (stop_) return absl::CancelledError("the worker stops");
-    local_port_ = LocalPort(fd);
+    local_port_ = net::LocalPort(fd);
     socket_ = std::move(socket);
   }
   const Frame hello{.kind = Kind::kWorkerHello, .call = options_.worker};

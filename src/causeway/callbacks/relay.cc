@@ -24,7 +24,7 @@
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
-#include "causeway/callbacks/sockets.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::callbacks {
 namespace {
@@ -40,11 +40,11 @@ constexpr int kReadsInTurn = 64;
 
 class Relay::Loop : public Wire {
  public:
-  Loop(RelayOptions options, Socket listener, Socket epoll, Socket wake_up)
+  Loop(RelayOptions options, net::Socket listener, net::Socket epoll, net::Socket wake_up)
       : listener_(std::move(listener)),
         epoll_(std::move(epoll)),
         wake_up_(std::move(wake_up)),
-        port_(LocalPort(listener_.fd())),
+        port_(net::LocalPort(listener_.fd())),
         router_(*this, options.release_grace) {
     Watch(EPOLL_CTL_ADD, listener_.fd(), kListener, EPOLLIN);
     Watch(EPOLL_CTL_ADD, wake_up_.fd(), kWakeUp, EPOLLIN);
@@ -107,7 +107,7 @@ class Relay::Loop : public Wire {
     Frame frame;
   };
   struct Connection {
-    Socket socket;
+    net::Socket socket;
     FrameReader reader;
     std::deque<Outgoing> queue;
     size_t front_written = 0;  // of header and payload together
@@ -182,14 +182,14 @@ class Relay::Loop : public Wire {
 
   void Accept() {
     for (int i = 0; i < 64; ++i) {
-      Socket socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      net::Socket socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
       if (!socket) return;
       if (connections_.size() >= kConnectionsMax) {
         LOG(WARNING) << "a host callback connection is refused: " << kConnectionsMax
                      << " are open already";
         continue;
       }
-      Configure(socket.fd());
+      net::Configure(socket.fd());
       const ConnectionId id = next_id_++;
       Watch(EPOLL_CTL_ADD, socket.fd(), id, EPOLLIN);
       Connection connection;
@@ -206,7 +206,7 @@ class Relay::Loop : public Wire {
   void Remove(ConnectionId id);
 
   // Fixed after construction.
-  const Socket listener_, epoll_, wake_up_;
+  const net::Socket listener_, epoll_, wake_up_;
   const int port_;
   // The thread's own.
   Router router_;
@@ -310,12 +310,12 @@ Relay::Relay(std::unique_ptr<Loop> loop) : loop_(std::move(loop)) {}
 Relay::~Relay() = default;
 
 absl::StatusOr<std::unique_ptr<Relay>> Relay::Start(RelayOptions options) {
-  ASSIGN_OR_RETURN(Socket listener, Listen(options.host, options.port));
+  ASSIGN_OR_RETURN(net::Socket listener, net::Listen(options.host, options.port));
   if (::fcntl(listener.fd(), F_SETFL, O_NONBLOCK) != 0) {
     return absl::InternalError("cannot make the host callback listener non-blocking");
   }
-  Socket epoll(::epoll_create1(EPOLL_CLOEXEC));
-  Socket wake_up(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  net::Socket epoll(::epoll_create1(EPOLL_CLOEXEC));
+  net::Socket wake_up(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!epoll || !wake_up) {
     return absl::ResourceExhaustedError(
         "no descriptors are left for the host callback relay; raise the limit on open files");

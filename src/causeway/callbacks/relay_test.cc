@@ -12,7 +12,7 @@
 
 #include "absl/strings/match.h"
 #include "causeway/callbacks/link.h"
-#include "causeway/callbacks/sockets.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::callbacks {
 namespace {
@@ -23,7 +23,7 @@ constexpr auto kPatience = std::chrono::seconds(30);
 // Speaks the client's side of the protocol, blocking.
 class TestClient {
  public:
-  TestClient(int port, const std::string& token) : socket_(*Connect("127.0.0.1", port)) {
+  TestClient(int port, const std::string& token) : socket_(*net::Connect("127.0.0.1", port)) {
     Send(Frame{.kind = Kind::kClientHello}, EncodeHello(token));
   }
   void Send(const Frame& frame, absl::string_view payload) {
@@ -79,7 +79,7 @@ class TestClient {
   }
 
  private:
-  Socket socket_;
+  net::Socket socket_;
   FrameReader reader_;
 };
 

@@ -20,16 +20,16 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/base/limits.h"
-#include "causeway/callbacks/sockets.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::liveness {
 
-using callbacks::Socket;
+using net::Socket;
 
 class DeathWatch::Impl {
  public:
   absl::Status Start(const std::string& host) {
-    auto listener = callbacks::Listen(host, 0);
+    auto listener = net::Listen(host, 0);
     if (!listener.ok()) return listener.status();
     listener_ = *std::move(listener);
     poll_ = Socket(::epoll_create1(EPOLL_CLOEXEC));
@@ -49,7 +49,7 @@ class DeathWatch::Impl {
     if (thread_.joinable()) thread_.join();
   }
 
-  int port() const { return callbacks::LocalPort(listener_.fd()); }
+  int port() const { return net::LocalPort(listener_.fd()); }
 
   void Expect(const std::string& token, std::function<void()> on_end) {
     absl::MutexLock lock(&mu_);
@@ -108,7 +108,7 @@ class DeathWatch::Impl {
     Socket socket(::accept4(listener_.fd(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
     // A full table turns newcomers away: their workers' deaths show on the control stream.
     if (!socket || connections_.size() >= limits::kSentinelsMax) return;
-    callbacks::Configure(socket.fd());
+    net::Configure(socket.fd());
     const int fd = socket.fd();
     if (Add(fd)) connections_[fd].socket = std::move(socket);
   }

@@ -11,7 +11,7 @@
 
 #include "absl/synchronization/notification.h"
 #include "absl/time/time.h"
-#include "causeway/callbacks/sockets.h"
+#include "causeway/net/sockets.h"
 #include "causeway/liveness/death_watch.h"
 #include "causeway/liveness/sentinel.h"
 #include "gtest/gtest.h"
@@ -95,10 +95,10 @@ TEST_F(LivenessTest, WhoIsForgottenIsNotReported) {
   watch_->Forget("token-of-this-life");
   ::kill(child_, SIGKILL);
   {
-    auto socket = callbacks::Connect("127.0.0.1", watch_->port());
+    auto socket = net::Connect("127.0.0.1", watch_->port());
     ASSERT_TRUE(socket.ok());
     ASSERT_EQ(::write(socket->fd(), "another\n", 8), 8);
-    auto nonsense = callbacks::Connect("127.0.0.1", watch_->port());
+    auto nonsense = net::Connect("127.0.0.1", watch_->port());
     ASSERT_TRUE(nonsense.ok());
     const std::string noise(4096, 'n');
     ASSERT_GT(::write(nonsense->fd(), noise.data(), noise.size()), 0);

@@ -10,10 +10,11 @@
 #include <cerrno>
 #include <cstring>
 #include <thread>
+#include <utility>
 
-#include "absl/strings/numbers.h"
+#include "absl/status/statusor.h"
 #include "causeway/base/log.h"
-#include "causeway/callbacks/sockets.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::liveness {
 namespace {
@@ -31,7 +32,7 @@ void Stand(const std::string& host, int port, const std::string& line) {
     return;
   }
   ::close_range(0, ~0u, 0);
-  const absl::StatusOr<callbacks::Socket> head = callbacks::Connect(host, port);
+  const absl::StatusOr<net::Socket> head = net::Connect(host, port);
   if (!head.ok() || ::send(head->fd(), line.data(), line.size(), MSG_NOSIGNAL) !=
                         static_cast<ssize_t>(line.size())) {
     return;  // nor can it be logged: standard error is closed here
@@ -46,11 +47,10 @@ void Stand(const std::string& host, int port, const std::string& line) {
 }  // namespace
 
 void StartSentinel(const std::string& address, const std::string& token) {
-  const size_t colon = address.rfind(':');
-  int port = 0;
-  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port)) return;
-  std::thread([host = address.substr(0, colon), port, line = token + "\n"] {
-    Stand(host, port, line);
+  absl::StatusOr<net::Address> head = net::ParseAddress(address);
+  if (!head.ok()) return;
+  std::thread([head = *std::move(head), line = token + "\n"] {
+    Stand(head.host, head.port, line);
   }).detach();
 }
 
