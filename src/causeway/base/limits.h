@@ -18,8 +18,18 @@ inline constexpr int kMessageBytesMax = 1 << 30;
 inline constexpr int64_t kCommandBatchBytesMax = 256 << 10;
 // A bulk transfer is cut into pieces of this size, so that none of them holds up another for long.
 inline constexpr int64_t kDataChunkBytes = 1 << 20;
-// Bytes on their way from one worker to another over the network, before more may follow.
+// Bytes on their way from one worker to another, before another block may follow.
 inline constexpr int64_t kPushWindowBytes = int64_t{256} << 20;
+// Frames between workers: a message, and the bytes that it describes. A large block goes in parts
+// of this size, over at most so many connections at once.
+inline constexpr int64_t kPushPartBytes = 4 << 20;
+inline constexpr int kPushLanesMax = 4;
+inline constexpr uint32_t kPushMessageBytesMax = 8 << 20;
+inline constexpr int64_t kPushBodyBytesMax = 64 << 20;
+// Connections of peers that a worker serves.
+inline constexpr size_t kPushConnectionsMax = 1 << 14;
+// A peer that takes nothing for this long has broken its connection.
+inline constexpr int kPushStallSecondsMax = 60;
 // What may wait for one worker's network before the head gives that worker up: a worker that takes
 // nothing for this long is as good as dead, and the head's memory is not its queue.
 inline constexpr int64_t kWorkerQueueBytesMax = int64_t{8} << 30;
@@ -59,6 +69,8 @@ inline constexpr int64_t kArrayElementsMax = int64_t{1} << 50;
 inline constexpr int64_t kStrideSpanMax = 16;
 // Lists of devices that the head remembers; it starts over when there are more.
 inline constexpr int64_t kDeviceListsMax = 1 << 16;
+// Changes of sharding whose intersections the head remembers; the oldest are forgotten.
+inline constexpr int64_t kReshardPlansMax = 1 << 10;
 // Devices that one sharding or device assignment may name.
 inline constexpr int64_t kShardsMax = 1 << 20;
 

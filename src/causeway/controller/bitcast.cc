@@ -57,12 +57,10 @@ absl::StatusOr<ArrayRef> Controller::Bitcast(const ArrayRef& array, const core::
     // XLA's clients do not let a buffer change its type, so its bytes go by the host's memory.
     const ShardRef from = array->shard(i);
     const WorkerId worker = topology_.WorkerOf(from.device);
-    const TransferId transfer = NewTransfer(worker);
-    State(worker).link->Send(
-        wire::EncodeSend(transfer, from.buffer->id, from.device, worker, std::nullopt));
     ASSIGN_OR_RETURN(model::Shape dims, to.sharding->ShardShape(to.shape, i));
     buffer->bytes += model::NumElements(dims) * model::HostByteWidth(to.dtype);
-    shards[worker].push_back({from.device, std::move(dims), wire::FromTransfer{transfer}});
+    shards[worker].push_back({from.device, std::move(dims),
+                              wire::FromTransfer{SendShard(from, worker, std::nullopt)}});
   }
   live_bytes_ += buffer->bytes;
   SendBuild(buffer, shards);
@@ -90,13 +88,8 @@ absl::Status Controller::BitcastArrays(SessionId id, const std::vector<ArrayHand
     const absl::StatusOr<ArrayRef> source = FindLiveArray(*session, handles[k]);
     absl::StatusOr<ArrayRef> made = source;
     if (source.ok()) made = Bitcast(*source, outputs[k]);
-    session->arrays[results[k]] = made.ok() ? *made : ErrorArray(made.status());
-    if (made.ok()) MarkBuffer(*session, (*made)->whole);
-    first.Update(made.status());
-    if (made.ok() && (*made)->error.ok() && copy == core::CopySemantics::kDonateInput) {
-      MarkDeleted(**source);
-      if ((*source)->whole != nullptr) FreeNow((*source)->whole);
-    }
+    first.Update(Deliver(*session, results[k], made));
+    if (made.ok() && copy == core::CopySemantics::kDonateInput) Donate(**source, **made);
   }
   return first;
 }

@@ -152,12 +152,7 @@ absl::StatusOr<BufferRef> Controller::Whole(const ArrayRef& array) {
   for (int i = 0; i < array->num_shards(); ++i) {
     const ShardRef& from = array->parts[i];
     whole->birth = std::min(whole->birth, from.buffer->birth);
-    for (const auto& mark : from.buffer->deleted_marks) {
-      if (std::find(whole->deleted_marks.begin(), whole->deleted_marks.end(), mark) ==
-          whole->deleted_marks.end()) {
-        whole->deleted_marks.push_back(mark);
-      }
-    }
+    whole->ShareMarks(*from.buffer);
     gates.push_back(from.buffer->gate);
     ASSIGN_OR_RETURN(model::Shape dims, array->spec.sharding->ShardShape(array->spec.shape, i));
     shards[topology_.WorkerOf(from.device)].push_back(

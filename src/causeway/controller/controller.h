@@ -33,6 +33,7 @@
 #include "causeway/base/timers.h"
 #include "causeway/controller/compile_cache.h"
 #include "causeway/controller/objects.h"
+#include "causeway/controller/reshard_plan.h"
 #include "causeway/core/runtime.h"
 #include "causeway/core/status_source.h"
 #include "causeway/core/worker_link.h"
@@ -101,6 +102,9 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   SessionId OpenSession(const std::string& peer) override;
   void CloseSession(SessionId session) override;
   bool MayGoOn(SessionId session, absl::AnyInvocable<void() &&>& resume) override;
+  bool MayExecute(SessionId session, ExecutableHandle executable,
+                  const std::vector<ArrayHandle>& args,
+                  absl::AnyInvocable<void() &&> resume) override;
   uint64_t NewServerHandle(SessionId session) override;
   absl::Status MakeArray(SessionId session, ArrayHandle result, core::ArraySpec spec,
                          std::vector<core::HostShards> sources) override;
@@ -214,8 +218,18 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   int64_t CountArraysOn(WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // copies.cc
-  // An id for bytes that `source` sends to another worker.
-  TransferId NewTransfer(WorkerId source) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Tells a shard's worker to send it, or a box of it, to another one.
+  TransferId SendShard(const ShardRef& from, WorkerId to, const std::optional<model::Box>& box)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Where a shard of `buffer` on device `to` comes from when it is all of `from`: the same memory
+  // where that may be, a copy, or a transfer.
+  decltype(wire::ShardBuild::source) WholeShard(const ShardRef& from, DeviceId to, bool may_alias,
+                                                Buffer& buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Binds what was made, or why not, to the client's handle.
+  absl::Status Deliver(Session& session, ArrayHandle handle, const absl::StatusOr<ArrayRef>& made)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // The source is used up by the result, if that is an array of its own.
+  void Donate(const Array& source, Array& result) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<ArrayRef> CopyShards(const ArrayRef& array, const DeviceListRef& to,
                                       const std::string& memory_kind, bool always)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -388,6 +402,7 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   absl::flat_hash_map<std::vector<DeviceId>, DeviceListRef> lists_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, ProgramRef> programs_ ABSL_GUARDED_BY(mu_);
   std::map<std::pair<ProgramId, uint64_t>, BindingRef> bindings_ ABSL_GUARDED_BY(mu_);
+  ReshardPlans reshard_plans_ ABSL_GUARDED_BY(mu_){limits::kReshardPlansMax};
   absl::flat_hash_map<RequestId, PendingRequest> requests_ ABSL_GUARDED_BY(mu_);
   // Buffers without references, not yet told to their workers.
   std::vector<std::pair<BufferId, DeviceListRef>> graveyard_ ABSL_GUARDED_BY(mu_);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <memory>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "causeway/base/status_macros.h"
@@ -10,9 +11,24 @@
 
 namespace causeway::controller {
 
-TransferId Controller::NewTransfer(WorkerId source) {
+TransferId Controller::SendShard(const ShardRef& from, WorkerId to,
+                                 const std::optional<model::Box>& box) {
+  const WorkerId source = topology_.WorkerOf(from.device);
   ++counters_.transfers;
-  return TransferId((static_cast<uint64_t>(source.value() + 1) << 48) | next_id_++);
+  const TransferId transfer((static_cast<uint64_t>(source.value() + 1) << 48) | next_id_++);
+  State(source).link->Send(wire::EncodeSend(transfer, from.buffer->id, from.device, to, box));
+  return transfer;
+}
+
+decltype(wire::ShardBuild::source) Controller::WholeShard(const ShardRef& from, DeviceId to,
+                                                          bool may_alias, Buffer& buffer) {
+  const WorkerId target = topology_.WorkerOf(to);
+  if (topology_.WorkerOf(from.device) != target) {
+    return wire::FromTransfer{SendShard(from, target, std::nullopt)};
+  }
+  const bool alias = may_alias && from.device == to;
+  if (alias) buffer.ShareMarks(*from.buffer);
+  return wire::FromShard{from.buffer->id, from.device, !alias};
 }
 
 absl::StatusOr<ArrayRef> Controller::CopyShards(const ArrayRef& array, const DeviceListRef& to,
@@ -42,33 +58,31 @@ absl::StatusOr<ArrayRef> Controller::CopyShards(const ArrayRef& array, const Dev
   absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>> shards;
   const int64_t element_bytes = std::max<int64_t>(0, model::HostByteWidth(array->spec.dtype));
   for (int i = 0; i < array->num_shards(); ++i) {
-    const ShardRef& from = (*live)[i];
     const DeviceId device = to->devices[i];
-    const WorkerId source = topology_.WorkerOf(from.device);
-    const WorkerId target = topology_.WorkerOf(device);
     ASSIGN_OR_RETURN(model::Shape dims, array->spec.sharding->ShardShape(array->spec.shape, i));
     buffer->bytes += model::NumElements(dims) * element_bytes;
-    wire::ShardBuild shard{device, std::move(dims), wire::FromTransfer{}};
-    if (source == target) {
-      const bool alias = from.device == device && same_memory && !always;
-      shard.source = wire::FromShard{from.buffer->id, from.device, !alias};
-      if (alias) {
-        buffer->deleted_marks.insert(buffer->deleted_marks.end(),
-                                     from.buffer->deleted_marks.begin(),
-                                     from.buffer->deleted_marks.end());
-      }
-    } else {
-      const TransferId transfer = NewTransfer(source);
-      State(source).link->Send(
-          wire::EncodeSend(transfer, from.buffer->id, from.device, target, std::nullopt));
-      shard.source = wire::FromTransfer{transfer};
-    }
-    shards[target].push_back(std::move(shard));
+    shards[topology_.WorkerOf(device)].push_back(
+        {device, std::move(dims), WholeShard((*live)[i], device, same_memory && !always, *buffer)});
   }
   live_bytes_ += buffer->bytes;
   SendBuild(buffer, shards);
   result->whole = std::move(buffer);
   return result;
+}
+
+absl::Status Controller::Deliver(Session& session, ArrayHandle handle,
+                                 const absl::StatusOr<ArrayRef>& made) {
+  session.arrays[handle] = made.ok() ? *made : ErrorArray(made.status());
+  if (made.ok()) MarkBuffer(session, (*made)->whole);
+  return made.status();
+}
+
+void Controller::Donate(const Array& source, Array& result) {
+  if (!result.error.ok() || result.whole == nullptr || result.whole == source.whole) return;
+  // The result must survive the donation of what it shares with its source.
+  result.whole->deleted_marks = {std::make_shared<bool>(false)};
+  MarkDeleted(source);
+  if (source.whole != nullptr) FreeNow(source.whole);
 }
 
 absl::Status Controller::CopyArrays(SessionId id, const std::vector<ArrayHandle>& handles,
@@ -93,18 +107,9 @@ absl::Status Controller::CopyArrays(SessionId id, const std::vector<ArrayHandle>
                                                 : source->spec.sharding->memory_kind(),
                         copy == core::CopySemantics::kAlwaysCopy);
     };
-    absl::StatusOr<ArrayRef> made = make();
-    session->arrays[results[k]] = made.ok() ? *made : ErrorArray(made.status());
-    if (made.ok()) MarkBuffer(*session, (*made)->whole);
-    if (!made.ok() && first.ok()) first = made.status();
-    if (made.ok() && copy == core::CopySemantics::kDonateInput && (*made)->whole != nullptr &&
-        (*made)->whole != source->whole && (*made)->error.ok()) {
-      // The result must survive the donation of what it shares with its source.
-      auto fresh = std::make_shared<bool>(false);
-      (*made)->whole->deleted_marks = {fresh};
-      MarkDeleted(*source);
-      if (source->whole != nullptr) FreeNow(source->whole);
-    }
+    const absl::StatusOr<ArrayRef> made = make();
+    first.Update(Deliver(*session, results[k], made));
+    if (made.ok() && copy == core::CopySemantics::kDonateInput) Donate(*source, **made);
   }
   return first;
 }
@@ -120,90 +125,51 @@ absl::StatusOr<ArrayRef> Controller::Reshard(const ArrayRef& array, const core::
   for (const DeviceList::Member& member : list->members) {
     if (!State(member.worker).alive) return ErrorArray(LostError(member.worker));
   }
-  // Replicas of one part of the array stand together.
-  struct Source {
-    model::Box box;
-    std::vector<ShardRef> replicas;
-  };
-  std::vector<Source> sources;
-  for (int i = 0; i < array->num_shards(); ++i) {
-    ASSIGN_OR_RETURN(model::Box box, array->spec.sharding->ShardBox(to.shape, i));
-    auto it = std::find_if(sources.begin(), sources.end(),
-                           [&](const Source& s) { return s.box == box; });
-    if (it == sources.end()) {
-      sources.push_back({std::move(box), {}});
-      it = sources.end() - 1;
-    }
-    it->replicas.push_back((*live)[i]);
-  }
+  ASSIGN_OR_RETURN(const std::shared_ptr<const ReshardPlan> plan,
+                   reshard_plans_.Get(to.shape, *array->spec.sharding, *to.sharding));
   auto result = std::make_shared<Array>();
   result->spec = to;
   result->list = list;
   BufferRef buffer = NewBuffer(list, to.dtype, to.sharding->memory_kind());
   buffer->gate = GateOf(*array);
-  const bool same_memory =
-      model::SameMemoryKind(to.sharding->memory_kind(), array->spec.sharding->memory_kind());
+  const bool may_alias = !always && model::SameMemoryKind(to.sharding->memory_kind(),
+                                                          array->spec.sharding->memory_kind());
   const int64_t element_bytes = std::max<int64_t>(0, model::HostByteWidth(to.dtype));
   absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>> shards;
   size_t spread = 0;
   for (size_t i = 0; i < list->devices.size(); ++i) {
     const DeviceId device = list->devices[i];
     const WorkerId target = topology_.WorkerOf(device);
-    ASSIGN_OR_RETURN(model::Box box, to.sharding->ShardBox(to.shape, static_cast<int>(i)));
-    buffer->bytes += box.num_elements() * element_bytes;
-    wire::ShardBuild shard{device, box.shape(), wire::FromPieces{}};
-    wire::FromPieces pieces;
-    bool done = false;
-    for (const Source& source : sources) {
-      const model::Box part = model::Intersect(source.box, box);
-      if (part.empty() && !box.empty()) continue;
+    const ReshardPlan::Target& wanted = plan->targets[i];
+    buffer->bytes += model::NumElements(wanted.dims) * element_bytes;
+    wire::ShardBuild shard{device, wanted.dims, wire::FromPieces{}};
+    for (const ReshardPlan::Part& part : wanted.parts) {
       // The nearest replica: on the device itself, on its worker, else spread over the others.
-      const ShardRef* from = &source.replicas[spread++ % source.replicas.size()];
-      for (const ShardRef& replica : source.replicas) {
+      const std::vector<int>& replicas = plan->sources[part.source].shards;
+      const ShardRef* from = &(*live)[replicas[spread++ % replicas.size()]];
+      for (const int r : replicas) {
+        const ShardRef& replica = (*live)[r];
         if (topology_.WorkerOf(replica.device) == target &&
             (from->device != device || replica.device == device)) {
           from = &replica;
         }
       }
-      const WorkerId worker = topology_.WorkerOf(from->device);
-      if (source.box == box) {
-        if (worker == target) {
-          const bool alias = from->device == device && same_memory && !always;
-          shard.source = wire::FromShard{from->buffer->id, from->device, !alias};
-          if (alias) {
-            buffer->deleted_marks.insert(buffer->deleted_marks.end(),
-                                         from->buffer->deleted_marks.begin(),
-                                         from->buffer->deleted_marks.end());
-          }
-        } else {
-          const TransferId transfer = NewTransfer(worker);
-          State(worker).link->Send(
-              wire::EncodeSend(transfer, from->buffer->id, from->device, target, std::nullopt));
-          shard.source = wire::FromTransfer{transfer};
-        }
-        done = true;
+      if (part.whole) {
+        shard.source = WholeShard(*from, device, may_alias, *buffer);
         break;
       }
       wire::PieceBuild piece;
-      model::Box in_source = part;
-      for (size_t d = 0; d < part.start.size(); ++d) {
-        piece.start.push_back(part.start[d] - box.start[d]);
-        in_source.start[d] -= source.box.start[d];
-        in_source.limit[d] -= source.box.start[d];
-      }
-      piece.dims = part.shape();
-      if (worker == target) {
+      piece.start = part.start;
+      piece.dims = part.in_source.shape();
+      if (topology_.WorkerOf(from->device) == target) {
         piece.buffer = from->buffer->id;
         piece.device = from->device;
-        piece.source_start = in_source.start;
+        piece.source_start = part.in_source.start;
       } else {
-        piece.transfer = NewTransfer(worker);
-        State(worker).link->Send(
-            wire::EncodeSend(piece.transfer, from->buffer->id, from->device, target, in_source));
+        piece.transfer = SendShard(*from, target, part.in_source);
       }
-      pieces.pieces.push_back(std::move(piece));
+      std::get<wire::FromPieces>(shard.source).pieces.push_back(std::move(piece));
     }
-    if (!done) shard.source = std::move(pieces);
     shards[target].push_back(std::move(shard));
   }
   live_bytes_ += buffer->bytes;
@@ -233,17 +199,12 @@ absl::Status Controller::ReshardArrays(SessionId id, const std::vector<ArrayHand
 absl::Status Controller::ReshardInto(Session& session, ArrayHandle handle,
                                      const core::ArraySpec& to, core::CopySemantics copy,
                                      ArrayHandle result) {
-  absl::StatusOr<ArrayRef> made = FindLiveArray(session, handle);
-  const absl::StatusOr<ArrayRef> source = made;
-  if (made.ok()) made = Reshard(*made, to, copy == core::CopySemantics::kAlwaysCopy);
-  session.arrays[result] = made.ok() ? *made : ErrorArray(made.status());
-  if (made.ok()) MarkBuffer(session, (*made)->whole);
-  if (made.ok() && (*made)->error.ok() && copy == core::CopySemantics::kDonateInput) {
-    (*made)->whole->deleted_marks = {std::make_shared<bool>(false)};
-    MarkDeleted(**source);
-    if ((*source)->whole != nullptr) FreeNow((*source)->whole);
-  }
-  return made.status();
+  const absl::StatusOr<ArrayRef> source = FindLiveArray(session, handle);
+  absl::StatusOr<ArrayRef> made = source;
+  if (source.ok()) made = Reshard(*source, to, copy == core::CopySemantics::kAlwaysCopy);
+  RETURN_IF_ERROR(Deliver(session, result, made));
+  if (copy == core::CopySemantics::kDonateInput) Donate(**source, **made);
+  return absl::OkStatus();
 }
 
 }  // namespace causeway::controller

@@ -3,6 +3,7 @@
 // All of it is guarded by the controller's lock.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <deque>
 #include <map>
@@ -70,6 +71,14 @@ struct Buffer {
       if (*mark) return true;
     }
     return false;
+  }
+  // This buffer aliases memory of `other`: it dies with it.
+  void ShareMarks(const Buffer& other) {
+    for (const auto& mark : other.deleted_marks) {
+      if (std::find(deleted_marks.begin(), deleted_marks.end(), mark) == deleted_marks.end()) {
+        deleted_marks.push_back(mark);
+      }
+    }
   }
 };
 using BufferRef = std::shared_ptr<Buffer>;

@@ -1,8 +1,12 @@
-// How far a session is ahead of the workers, and what it may keep.
+// How far a session is ahead of the workers and of its own uploads, and what it may keep.
 //
 // Of the work that a session queues on a worker, one piece in limits::kWorkPerMark is a mark: the
 // worker is asked when it ends. A session with limits::kMarksMax marks outstanding is not read from until
 // half of them are reached. A worker's death reaches its marks too.
+//
+// Launches over several workers have one order for all sessions. A launch that had its place while
+// its client still sends an argument would hold everybody up for as long as the client likes: it
+// gets its place only when the bytes are here, and its session is not read from until then.
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -56,6 +60,34 @@ bool Controller::MayGoOn(SessionId id, absl::AnyInvocable<void() &&>& resume) {
   if (!session.ok() || (*session)->marks_due < limits::kMarksMax) return true;
   (*session)->resume = std::move(resume);
   return false;
+}
+
+bool Controller::MayExecute(SessionId id, ExecutableHandle handle,
+                            const std::vector<ArrayHandle>& args,
+                            absl::AnyInvocable<void() &&> resume) {
+  Locked lock(this);
+  absl::StatusOr<Session*> session = FindSession(id);
+  if (!session.ok()) return true;
+  const auto executable = (*session)->executables.find(handle);
+  if (executable == (*session)->executables.end()) return true;
+  const BindingRef& binding = executable->second.binding;
+  // Other launches wait on their workers and hold nobody up.
+  if (binding == nullptr || !binding->several_workers() ||
+      binding->program->request.kind != core::ProgramKind::kXla) {
+    return true;
+  }
+  for (const ArrayHandle arg : args) {
+    const auto array = (*session)->arrays.find(arg);
+    if (array == (*session)->arrays.end()) continue;
+    const core::GateRef gate = GateOf(*array->second);
+    if (gate == nullptr || !gate->awaits_upload()) continue;
+    gate->OnSettled([this, resume = std::move(resume)](const absl::Status&) mutable {
+      mu_.AssertHeld();
+      Defer(std::move(resume));
+    });
+    return false;
+  }
+  return true;
 }
 
 absl::StatusOr<Session*> Controller::FindSessionFor(SessionId id, size_t new_arrays) {

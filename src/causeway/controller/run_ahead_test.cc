@@ -40,21 +40,37 @@ class FakeLink : public core::WorkerLink {
 
 class Bytes : public core::HostBytes {
  public:
+  explicit Bytes(bool here = true) : here_(here) {}
   void OnReady(absl::AnyInvocable<void(absl::StatusOr<absl::Cord>) &&> done) override {
-    std::move(done)(absl::Cord("abcd"));
+    if (here_) return std::move(done)(absl::Cord("abcd"));
+    takers_.push_back(std::move(done));
   }
+  void Come(const absl::StatusOr<absl::Cord>& bytes) {
+    here_ = true;
+    for (auto& taker : std::exchange(takers_, {})) std::move(taker)(bytes);
+  }
+
+ private:
+  bool here_;
+  std::vector<absl::AnyInvocable<void(absl::StatusOr<absl::Cord>) &&>> takers_;
 };
 
 class RunAheadTest : public ::testing::Test {
  protected:
-  RunAheadTest() : timers_(clock_), link_(std::make_shared<FakeLink>()) {
+  explicit RunAheadTest(int hosts = 1) : timers_(clock_), link_(std::make_shared<FakeLink>()) {
     ControllerOptions options;
     options.shape.devices_per_host = 1;
+    options.shape.hosts_per_slice = hosts;
     controller_ = std::make_unique<Controller>(options, membership_, clock_, timers_, random_);
-    core::WorkerHello hello;
-    hello.pid = 1;
-    hello.num_devices = 1;
-    incarnation_ = controller_->OnAttached(hello, link_)->incarnation;
+    for (int w = 0; w < hosts; ++w) {
+      core::WorkerHello hello;
+      hello.worker = WorkerId(w);
+      hello.pid = 1 + w;
+      hello.num_devices = 1;
+      const auto admission =
+          controller_->OnAttached(hello, w == 0 ? link_ : std::make_shared<FakeLink>());
+      if (w == 0) incarnation_ = admission->incarnation;
+    }
     session_ = controller_->OpenSession("test");
   }
 
@@ -168,6 +184,113 @@ TEST_F(RunAheadTest, AnotherSessionGoesOn) {
   for (int i = 0; MayGoOn(); ++i) Put(1 + i);
   session_ = controller_->OpenSession("neighbour");
   EXPECT_TRUE(MayGoOn());
+}
+
+// Two workers: their launches have one order for all sessions.
+class UploadOrderTest : public RunAheadTest {
+ protected:
+  UploadOrderTest() : RunAheadTest(/*hosts=*/2) {}
+
+  // An array over both workers, one buffer for each of its two shards.
+  void PutOnBoth(uint64_t handle, std::shared_ptr<Bytes> first, std::shared_ptr<Bytes> second) {
+    core::ArraySpec spec{model::DType::kU8, {8}, Rows(), ""};
+    std::vector<core::HostShards> sources(2);
+    for (int i = 0; i < 2; ++i) {
+      sources[i].shape = {4};
+      sources[i].shard_indices = {i};
+      sources[i].bytes = i == 0 ? first : second;
+    }
+    ASSERT_TRUE(controller_->MakeArray(session_, ArrayHandle(handle), spec, sources).ok());
+  }
+  static model::ShardingRef Rows() {
+    model::OpSharding op;
+    op.type = model::OpSharding::Type::kOther;
+    op.tile_dims = {2};
+    return *model::Sharding::Hlo({DeviceId(0), DeviceId(1)}, "device", std::move(op));
+  }
+  ExecutableHandle CompileForBoth() {
+    ExecutableHandle handle;
+    core::CompileRequest request;
+    request.program = "both";
+    request.devices = {DeviceId(0), DeviceId(1)};
+    controller_->Compile(session_, request, [&](auto view) {
+      ASSERT_TRUE(view.ok()) << view.status();
+      handle = (*view)->handle;
+    });
+    AnswerAll();
+    return handle;
+  }
+  bool MayExecute(ExecutableHandle program, uint64_t arg) {
+    return controller_->MayExecute(session_, program, {ArrayHandle(arg)}, [this] { ++resumed_; });
+  }
+  absl::Status Execute(ExecutableHandle program, uint64_t arg, uint64_t result) {
+    core::ExecuteRequest request;
+    request.executable = program;
+    request.args = {ArrayHandle(arg)};
+    request.results = {ArrayHandle(result)};
+    return controller_->Execute(session_, request).status();
+  }
+};
+
+TEST_F(UploadOrderTest, AGangLaunchWaitsForItsBytesAndHoldsUpNobodyElse) {
+  const ExecutableHandle program = CompileForBoth();
+  auto here = std::make_shared<Bytes>(), late = std::make_shared<Bytes>(/*here=*/false);
+  PutOnBoth(1, here, here);
+  PutOnBoth(2, here, late);
+  EXPECT_TRUE(MayExecute(program, 1));
+  EXPECT_FALSE(MayExecute(program, 2));
+  // What is made of it waits as well: a view, a copy.
+  ASSERT_TRUE(controller_
+                  ->CopyArrays(session_, {ArrayHandle(2)}, {DeviceId(1), DeviceId(0)},
+                               std::nullopt, core::CopySemantics::kReuseInput, {ArrayHandle(3)})
+                  .ok());
+  EXPECT_FALSE(MayExecute(program, 3));
+  // What does not need it goes ahead, in this session and in others.
+  EXPECT_TRUE(Execute(program, 1, 10).ok());
+  EXPECT_TRUE(MayExecute(program, 10));
+  const SessionId stalled = session_;
+  session_ = controller_->OpenSession("neighbour");
+  const ExecutableHandle theirs = CompileForBoth();
+  PutOnBoth(1, here, here);
+  EXPECT_TRUE(MayExecute(theirs, 1));
+  EXPECT_TRUE(Execute(theirs, 1, 10).ok());
+  session_ = stalled;
+
+  EXPECT_EQ(resumed_, 0);
+  late->Come(absl::Cord("abcd"));
+  EXPECT_EQ(resumed_, 2);
+  EXPECT_TRUE(MayExecute(program, 2));
+  EXPECT_TRUE(MayExecute(program, 3));
+  EXPECT_TRUE(Execute(program, 2, 11).ok());
+}
+
+TEST_F(UploadOrderTest, BytesThatWillNeverComeFailTheirArrayAndLaunchNothing) {
+  const ExecutableHandle program = CompileForBoth();
+  auto late = std::make_shared<Bytes>(/*here=*/false);
+  PutOnBoth(1, late, late);
+  EXPECT_FALSE(MayExecute(program, 1));
+  late->Come(absl::DataLossError("the client broke its upload off"));
+  EXPECT_EQ(resumed_, 1);
+  EXPECT_TRUE(MayExecute(program, 1));
+  link_->commands.clear();
+  (void)Execute(program, 1, 10);
+  for (const control::Command& command : link_->commands) EXPECT_FALSE(command.has_launch());
+  absl::Status read;
+  controller_->AwaitReady(session_, {ArrayHandle(10)}, [&](absl::Status s) { read = s; });
+  EXPECT_THAT(read.message(), ::testing::HasSubstr("broke its upload off"));
+}
+
+TEST_F(UploadOrderTest, ALaunchOnOneWorkerNeedsNoPlace) {
+  const ExecutableHandle program = Compile();
+  auto late = std::make_shared<Bytes>(/*here=*/false);
+  core::HostShards source;
+  source.shape = {4};
+  source.shard_indices = {0};
+  source.bytes = late;
+  core::ArraySpec spec{model::DType::kU8, {4},
+                       model::Sharding::SingleDevice(DeviceId(0), "device"), ""};
+  ASSERT_TRUE(controller_->MakeArray(session_, ArrayHandle(1), spec, {source}).ok());
+  EXPECT_TRUE(MayExecute(program, 1));
 }
 
 TEST_F(RunAheadTest, AWorkerWithoutAFailuresReasonIsSentAway) {

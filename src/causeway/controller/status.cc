@@ -74,6 +74,8 @@ core::ClusterStatus Controller::GetStatus() {
       {"workers_lost_total", counters_.workers_lost},
       {"transfers_total", counters_.transfers},
       {"transfers_failed_total", counters_.transfers_failed},
+      {"transfer_plans_total", reshard_plans_.made()},
+      {"transfer_plans_reused_total", reshard_plans_.reused()},
       {"upload_bytes_total", counters_.upload_bytes},
       {"download_bytes_total", counters_.download_bytes},
       {"buffers_freed_total", counters_.buffers_freed},

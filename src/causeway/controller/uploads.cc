@@ -120,6 +120,12 @@ class Upload {
       targets.swap(*targets_);
     }
     Deliver(bytes, targets);
+    absl::AnyInvocable<void(const absl::Status&) &&> later;
+    {
+      absl::MutexLock lock(&mu_);
+      later = std::move(later_);
+    }
+    if (later != nullptr) std::move(later)(bytes.status());
   }
 
   // The dense bytes, if they are here.
@@ -128,18 +134,22 @@ class Upload {
     return bytes_;
   }
 
-  void SendTo(std::vector<Target> targets) {
-    if (targets.empty()) return;
+  // False: the bytes are not here; once they are, or will not come, `later` is called with what
+  // became of them, without the controller's lock.
+  bool SendTo(std::vector<Target> targets,
+              absl::AnyInvocable<void(const absl::Status&) &&> later) {
     absl::StatusOr<absl::Cord> bytes;
     {
       absl::MutexLock lock(&mu_);
       if (!bytes_.has_value()) {
         targets_ = std::move(targets);
-        return;
+        later_ = std::move(later);
+        return false;
       }
       bytes = *bytes_;
     }
     Deliver(bytes, targets);
+    return true;
   }
 
  private:
@@ -185,6 +195,7 @@ class Upload {
   std::optional<absl::StatusOr<absl::Cord>> bytes_ ABSL_GUARDED_BY(mu_);
   std::shared_ptr<const SharedFile> file_ ABSL_GUARDED_BY(mu_);
   std::optional<std::vector<Target>> targets_ ABSL_GUARDED_BY(mu_);
+  absl::AnyInvocable<void(const absl::Status&) &&> later_ ABSL_GUARDED_BY(mu_);
 };
 
 // Which source feeds which shard, and how.
@@ -296,7 +307,21 @@ absl::Status Controller::MakeArray(SessionId id, ArrayHandle result, core::Array
     }
     SendBuild(buffer, shards);
     MarkBuffer(*session, buffer);
-    for (size_t s = 0; s < sources.size(); ++s) uploads[s]->SendTo(std::move(targets[s]));
+    core::GateRef arrival = core::Gate::OfUpload(static_cast<int>(sources.size()) + 1);
+    for (size_t s = 0; s < sources.size(); ++s) {
+      const bool here =
+          uploads[s]->SendTo(std::move(targets[s]), [this, arrival](const absl::Status& status) {
+            Locked lock(this);
+            if (status.ok()) {
+              arrival->Release();
+            } else {
+              arrival->Fail(status);
+            }
+          });
+      if (here) arrival->Release();
+    }
+    arrival->Release();
+    if (!arrival->open()) buffer->gate = std::move(arrival);
     return array;
   };
   absl::StatusOr<ArrayRef> array = make();

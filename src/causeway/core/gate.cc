@@ -12,6 +12,12 @@ GateRef Gate::Create(int pending) {
   return GateRef(new Gate(pending));
 }
 
+GateRef Gate::OfUpload(int pending) {
+  GateRef gate = Create(pending);
+  gate->upload_ = true;
+  return gate;
+}
+
 GateRef Gate::Join(const std::vector<GateRef>& gates) {
   GateRef only;
   bool several = false;
@@ -24,7 +30,9 @@ GateRef Gate::Join(const std::vector<GateRef>& gates) {
   if (!several) return only;
   GateRef join = Create(1);
   for (const GateRef& gate : gates) {
-    if (gate != nullptr && !gate->open()) join->After(gate);
+    if (gate == nullptr || gate->open()) continue;
+    join->upload_ |= gate->upload_;
+    join->After(gate);
   }
   join->Release();
   return join;

@@ -25,6 +25,8 @@ class Gate : public std::enable_shared_from_this<Gate> {
  public:
   // Opens after `pending` calls of Release.
   static GateRef Create(int pending);
+  // The same, of a value whose bytes a client is still sending.
+  static GateRef OfUpload(int pending);
   // A gate that opens when all of `gates` are open; nullptr when they are already, and the gate
   // itself when only one is not.
   static GateRef Join(const std::vector<GateRef>& gates);
@@ -33,6 +35,9 @@ class Gate : public std::enable_shared_from_this<Gate> {
   bool failed() const { return state_ == State::kFailed; }
   bool settled() const { return state_ != State::kPending; }
   const absl::Status& error() const { return error_; }
+  // Not settled, and it may be for a client that is still sending: nobody else should wait behind
+  // what needs this value. Said of OfUpload gates and of what was joined from them.
+  bool awaits_upload() const { return upload_ && !settled(); }
 
   void Release();
   void Fail(const absl::Status& cause);
@@ -48,6 +53,7 @@ class Gate : public std::enable_shared_from_this<Gate> {
 
   State state_ = State::kPending;
   int pending_;
+  bool upload_ = false;
   absl::Status error_;
   std::vector<GateRef> dependents_;
   std::vector<absl::AnyInvocable<void(const absl::Status&) &&>> watchers_;

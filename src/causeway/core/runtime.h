@@ -161,6 +161,12 @@ class Runtime {
   // False: the session has queued as much work as it may, and `resume` is called once, when the
   // workers have caught up or the session is closed. For the front end to stop reading meanwhile.
   virtual bool MayGoOn(SessionId session, absl::AnyInvocable<void() &&>& resume) = 0;
+  // False: the execution would stand in the one order of launches on several workers, before those
+  // of other sessions, while bytes that it needs are still on their way from the client. `resume`
+  // is called once, when that has changed or they will never come; then it is to be asked again.
+  virtual bool MayExecute(SessionId session, ExecutableHandle executable,
+                          const std::vector<ArrayHandle>& args,
+                          absl::AnyInvocable<void() &&> resume) = 0;
 
   // Handles the server makes are >= 2^48, unique in the session over arrays, executables, statuses.
   virtual uint64_t NewServerHandle(SessionId session) = 0;

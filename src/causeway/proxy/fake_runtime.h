@@ -32,6 +32,7 @@ class FakeRuntime : public core::Runtime {
   int may_go_on_asked = 0;               // before each read of a session that is open
   bool hold_ready = false;               // AwaitReady waits for ReleaseReady()
   bool far_ahead = false;                // MayGoOn says no until CatchUp()
+  bool bytes_missing = false;            // MayExecute says no until BytesCome()
 
   bool WaitClosed(size_t n) {
     absl::MutexLock lock(&mu);
@@ -95,6 +96,23 @@ class FakeRuntime : public core::Runtime {
     if (!far_ahead) return true;
     resume_ = std::move(resume);
     return false;
+  }
+  bool MayExecute(SessionId, ExecutableHandle, const std::vector<ArrayHandle>&,
+                  absl::AnyInvocable<void() &&> resume) override {
+    absl::MutexLock lock(&mu);
+    log.push_back("may execute");
+    if (!bytes_missing) return true;
+    resume_execute_ = std::move(resume);
+    return false;
+  }
+  void BytesCome() {
+    absl::AnyInvocable<void() &&> resume;
+    {
+      absl::MutexLock lock(&mu);
+      bytes_missing = false;
+      resume = std::move(resume_execute_);
+    }
+    if (resume) std::move(resume)();
   }
   // The workers have caught up.
   void CatchUp() {
@@ -387,7 +405,7 @@ class FakeRuntime : public core::Runtime {
   std::set<uint64_t> deleted_, statuses_;
   std::map<uint64_t, std::shared_ptr<core::ExecutableView>> executables_;
   std::vector<std::pair<SessionId, core::StatusCallback>> held_;
-  absl::AnyInvocable<void() &&> resume_;
+  absl::AnyInvocable<void() &&> resume_, resume_execute_;
 };
 
 }  // namespace causeway::proxy

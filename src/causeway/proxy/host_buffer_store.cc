@@ -165,6 +165,7 @@ void HostBufferStore::Finish(uint64_t handle, absl::StatusOr<absl::Cord> bytes,
     }
     bytes_ -= entry.size;
     claimant = std::move(entry.claimant);
+    if (claimant != nullptr) --awaited_;
     entries_.erase(it);
   }
   if (claimant == nullptr) return;
@@ -264,7 +265,10 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
       file = std::move(it->second.file);
       entries_.erase(it);
     } else if (it != entries_.end()) {
-      if (it->second.claimant == nullptr) it->second.claimant = fresh;
+      if (it->second.claimant == nullptr) {
+        it->second.claimant = fresh;
+        ++awaited_;
+      }
       return it->second.claimant;
     } else if (static_cast<int64_t>(entries_.size()) >= limits_.max_buffers) {
       now = absl::ResourceExhaustedError(absl::StrCat(
@@ -272,6 +276,7 @@ std::shared_ptr<core::HostBytes> HostBufferStore::Claim(uint64_t handle) {
           "(max_buffers_per_session = ", limits_.max_buffers, "); raise the limit"));
     } else {
       entries_[handle].claimant = fresh;
+      ++awaited_;
       return fresh;
     }
   }
@@ -291,6 +296,7 @@ void HostBufferStore::Shutdown(absl::string_view reason) {
     status = shutdown_;
     entries.swap(entries_);
     bytes_ = 0;
+    awaited_ = 0;
   }
   for (auto& [handle, entry] : entries) {
     if (entry.claimant != nullptr) entry.claimant->Resolve(status);

@@ -10,6 +10,7 @@
 // Thread safety: all methods may be called from any thread; callbacks run without locks held.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -93,6 +94,9 @@ class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
   // Bytes that a request claimed and that still take memory here, and bytes for the client.
   Room& in_flight() { return *in_flight_; }
 
+  // Buffers that were claimed and whose bytes the client has not sent yet.
+  int64_t num_awaited() const { return awaited_.load(std::memory_order_relaxed); }
+
   int64_t num_buffers();
   int64_t num_bytes();
 
@@ -123,6 +127,7 @@ class HostBufferStore : public std::enable_shared_from_this<HostBufferStore> {
   absl::flat_hash_map<uint64_t, Entry> entries_ ABSL_GUARDED_BY(mu_);
   int64_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
   absl::Status shutdown_ ABSL_GUARDED_BY(mu_);
+  std::atomic<int64_t> awaited_{0};  // changed under mu_
 };
 
 }  // namespace causeway::proxy

@@ -53,6 +53,33 @@ TEST_F(LimitsTest, OpenCallsHoldTheReaderBack) {
   for (int i = 0; i < 12; ++i) EXPECT_TRUE(client.Receive().has_check_value_ready_response());
 }
 
+TEST_F(LimitsTest, AnExecutionWaitsForBytesThatTheClientIsStillSending) {
+  Start();
+  Client client(target_);
+  client.Init();
+  IfrtRequest execute;
+  execute.mutable_loaded_executable_execute_request()->set_loaded_executable_handle(kServer + 999);
+  execute.mutable_loaded_executable_execute_request()->add_args_handles(1);
+  // Nothing is on its way: nobody is asked.
+  EXPECT_NE(Code(client.Ask(execute)), absl::StatusCode::kOk);
+  EXPECT_FALSE(runtime_.Logged("may execute"));
+  {
+    absl::MutexLock lock(&runtime_.mu);
+    runtime_.bytes_missing = true;
+  }
+  client.Send(MakeArray(1, 7));  // of a buffer that has not come
+  const uint64_t held = client.Send(execute);
+  const uint64_t after = client.Send(Destruct(100));
+  EXPECT_TRUE(client.Receive().has_make_array_from_host_buffer_response());
+  while (!runtime_.Logged("may execute")) std::this_thread::yield();
+  NeighbourWorks();
+  EXPECT_EQ(Handled("loaded_executable_execute"), 1u);
+  ASSERT_TRUE(client.Store(7, 4, {"abcd"}).ok());
+  runtime_.BytesCome();
+  EXPECT_EQ(client.Receive().response_metadata().op_id(), held);
+  EXPECT_EQ(client.Receive().response_metadata().op_id(), after);
+}
+
 TEST_F(LimitsTest, AClientFarAheadOfTheWorkersIsNotRead) {
   Start();
   Client client(target_);

@@ -96,6 +96,17 @@ Session::Session(std::shared_ptr<Context> the_context, Version the_version, std:
 
 Session::~Session() { Close("its stream is gone"); }
 
+bool Session::MayHandle(const ifrt::IfrtRequest& request, Room::Resume resume) {
+  if (!initialized || buffers->num_awaited() == 0 || !request.has_loaded_executable_execute_request()) {
+    return true;
+  }
+  const auto& execute = request.loaded_executable_execute_request();
+  const std::vector<ArrayHandle> args(execute.args_handles().begin(),
+                                      execute.args_handles().end());
+  return runtime().MayExecute(id, ExecutableHandle(execute.loaded_executable_handle()), args,
+                              std::move(resume));
+}
+
 void Session::Handle(const ifrt::IfrtRequest& request) {
   const int kind = static_cast<int>(request.request_case());
   context->counters.requests[kind < Counters::kKinds ? kind : 0].fetch_add(

@@ -93,6 +93,9 @@ class Session : public std::enable_shared_from_this<Session> {
           std::shared_ptr<ReplyQueue> replies, std::string folder = "");
   ~Session();
 
+  // False: the request has to wait for bytes that the client is still sending, and is to be shown
+  // here again when `resume` was called.
+  bool MayHandle(const ifrt::IfrtRequest& request, Room::Resume resume);
   // Starts one request; its reply may follow later. Never blocks.
   void Handle(const ifrt::IfrtRequest& request);
   // False: the client is ahead of us or of the workers, or does not fetch what it asked for; the

@@ -58,10 +58,7 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
 
   void OnReadDone(bool ok) override {
     if (!ok) return End("the client closed its stream", grpc::Status::OK);
-    session_->Handle(*request_);
-    request_ = nullptr;
-    arena_.Reset();
-    GoOn();
+    HandleRead();
   }
 
   void OnWriteDone(bool ok) override {
@@ -117,20 +114,31 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
     return absl::OkStatus();
   }
 
+  // Handles the request that was read, or leaves it to whoever it has to wait for.
+  void HandleRead() {
+    if (!session_->MayHandle(*request_, Later(&SessionStream::HandleRead))) return;
+    session_->Handle(*request_);
+    request_ = nullptr;
+    arena_.Reset();
+    GoOn();
+  }
+
   // Reads the next request, or leaves it to whoever makes room for it. One reason at a time holds
   // the reader back, and all are asked again after it, so it is never woken twice.
   void GoOn() {
-    if (!replies_->MayRead()) return;
-    // Whoever makes room may hold locks that going on needs, so another thread does that.
-    const bool may = session_->MayRead([life = life_] {
+    if (replies_->MayRead() && session_->MayRead(Later(&SessionStream::GoOn))) ReadNext();
+  }
+
+  // Whoever makes room may hold locks that going on needs, so another thread does that.
+  Room::Resume Later(void (SessionStream::*what)()) {
+    return [life = life_, what] {
       auto alarm = std::make_shared<grpc::Alarm>();
-      alarm->Set(gpr_time_0(GPR_CLOCK_REALTIME), [life, alarm](bool) mutable {
+      alarm->Set(gpr_time_0(GPR_CLOCK_REALTIME), [life, what, alarm](bool) mutable {
         alarm = nullptr;  // it holds this function
         absl::MutexLock lock(&life->mu);
-        if (life->stream != nullptr) life->stream->GoOn();
+        if (life->stream != nullptr) (life->stream->*what)();
       });
-    });
-    if (may) ReadNext();
+    };
   }
 
   void ReadNext() {
