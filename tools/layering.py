@@ -46,7 +46,6 @@ BANNED = [
         {
             "proxy/proxy_test_client.h": _GRPC_DEADLINE,
             "worker/control_client.cc": _GRPC_DEADLINE,
-            "worker/data_plane_service.cc": _GRPC_DEADLINE,
             "worker/testing/fake_head.cc": _GRPC_DEADLINE,
         },
     ),

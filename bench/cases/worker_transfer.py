@@ -9,17 +9,20 @@ from harness.report import Report
 
 TITLE = "worker to worker: two hosts, one device each"
 _KIB, _MIB = 1 << 10, 1 << 20
-_SIZES = (4 * _KIB, 64 * _KIB, _MIB, 16 * _MIB, 64 * _MIB)
+_SIZES = (4 * _KIB, 256 * _KIB, _MIB, 32 * _MIB, 64 * _MIB, 256 * _MIB)
 _QUICK_SIZES = (4 * _KIB, _MIB)
 _PIECES, _PIECE_BYTES = 256, _KIB
 
 
 def run(options: comparison.Options) -> Report:
     physical = limits.measure(options.quick)
-    with systems.causeway(slices=2) as cluster:
+    with (
+        systems.causeway(slices=2) as cluster,
+        systems.causeway(slices=2, shared_memory=False) as apart,
+    ):
         results = comparison.interleave(
             "worker_transfer",
-            [cluster, systems.local(2)],
+            [cluster, apart, systems.local(2)],
             {"quick": options.quick, "seconds": options.seconds},
             options,
         )
@@ -27,13 +30,16 @@ def run(options: comparison.Options) -> Report:
     for key in results[cluster.name][0]:
         report.compare(key, results, key)
     for size in _QUICK_SIZES if options.quick else _SIZES:
-        report.rows[f"copy {_label(size)}"]["raw TCP"] = (
+        limits_of_machine = report.rows[f"copy {_label(size)}"]
+        limits_of_machine["memcpy"] = f"{size / physical['memcpy_gb_s'] / 1e3:,.0f}"
+        limits_of_machine["raw TCP"] = (
             f"{size / physical['tcp_gb_s'] / 1e3 + physical['tcp_rtt_us'] / 2:,.0f}"
         )
     report.note(
-        "Every operation is awaited. Local JAX moves between two devices of one process, through "
-        "one memory: it has no network to cross. raw TCP: bytes over the loopback rate of this "
-        "run, plus half a round trip."
+        "Every operation is awaited. Hosts apart: the same cluster without shared memory, so that "
+        "blocks cross TCP. Local JAX moves between two devices of one process, through "
+        "one memory: it has no network to cross. memcpy and raw TCP: bytes over the rates of "
+        "this run, and half a round trip."
     )
     return report
 

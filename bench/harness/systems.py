@@ -10,11 +10,13 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness import processes
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 _START_SECONDS = 60.0
+_SHARED_MEMORY = "CAUSEWAY_SHARED_MEMORY"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,12 +103,18 @@ def causeway(
     patches: str | None = None,
     compile_cache: str = "off",
     spares: int = 0,
+    shared_memory: bool = True,
 ) -> Iterator[System]:
-    """A real cluster on free ports, with the client package as users get it."""
+    """A real cluster on free ports, with the client package as users get it.
+
+    Without `shared_memory` its processes talk as if each had a machine of its own.
+    """
     from causeway.cluster import launcher, paths, state
     from causeway.cluster.options import ClusterOptions
 
     name = f"bench-{os.getpid()}-{slices}x{hosts_per_slice}x{devices_per_host}"
+    if not shared_memory:
+        name += "-apart"
     options = ClusterOptions(
         name=name,
         slices=slices,
@@ -115,11 +123,18 @@ def causeway(
         compile_cache=compile_cache,
         spares=spares,
     ).on_free_ports()
-    current, _ = launcher.start(options, _START_SECONDS, owner_pid=os.getpid())
+    if not shared_memory:
+        os.environ[_SHARED_MEMORY] = "off"
+    try:
+        patience = max(_START_SECONDS, 15.0 * slices * hosts_per_slice)
+        current, _ = launcher.start(options, patience, owner_pid=os.getpid())
+    finally:
+        os.environ.pop(_SHARED_MEMORY, None)
     try:
         environment = _proxy_environment(current.target, patches)
         pids = tuple(record.pid for record in current.processes if record.pid)
-        yield System("Causeway", environment, pids, ops_url=current.ops_url, cluster=name)
+        label = "Causeway" if shared_memory else "Causeway, hosts apart"
+        yield System(label, environment, pids, ops_url=current.ops_url, cluster=name)
     finally:
         launcher.stop(name)
         state.remove(paths.cluster_dir(name), logs=True)
@@ -127,9 +142,13 @@ def causeway(
 
 def counters(system: System) -> dict[str, int]:
     """What the cluster's head has counted."""
+    return status(system)["counters"]
+
+
+def status(system: System) -> dict[str, Any]:
     from causeway.cluster import head_api
 
-    return head_api.status(system.ops_url)["counters"]
+    return head_api.status(system.ops_url)
 
 
 def renamed(system: System, name: str) -> System:

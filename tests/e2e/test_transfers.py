@@ -50,7 +50,8 @@ def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) 
     client = cluster.client()
     assert client.do(MOVE) == [True] * 4
     size = 6 << 20
-    found = _await_paths(cluster, "push_shared_memory_bytes", 7 * size)
+    _await_paths(cluster, "push_shared_memory_bytes", 7 * size)
+    found = _await_paths(cluster, "download_shared_memory_bytes", 6 * size)
     # y, 3 there, 3 back; JAX reshards z on the same devices with a program.
     assert found["push_shared_memory_bytes"] >= 7 * size
     assert found["upload_shared_memory_bytes"] >= 2 * size
@@ -69,6 +70,24 @@ def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) 
     # Without our package everything goes over the network, and is right all the same.
     stock = cluster.client(env={"CAUSEWAY_CLIENT_PATCHES": "-shared-memory,-shared-fetch"})
     assert stock.do(MOVE) == [True] * 4
+    cluster.close()
+
+
+@pytest.mark.timeout_seconds(180)
+def test_hosts_apart_take_the_network(
+    start_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAUSEWAY_SHARED_MEMORY", "off")
+    cluster = start_cluster(slices=2, devices_per_host=1)
+    assert cluster.client().do(MOVE) == [True] * 4
+    size = 6 << 20
+    found = _await_paths(cluster, "push_stream_bytes", 7 * size)
+    assert found["push_stream_bytes"] >= 7 * size
+    assert "push_shared_memory_bytes" not in found
+    assert "upload_shared_memory_bytes" not in found
+    # That the faster path is not taken is no secret.
+    assert found["push_fallbacks"] >= 1
+    assert found.get("push_retries", 0) == 0
     cluster.close()
 
 

@@ -56,4 +56,7 @@ def for_server(base: Mapping[str, str]) -> dict[str, str]:
     old = result.get("PYTHONPATH")
     result["PYTHONPATH"] = os.pathsep.join([package_parent, *([old] if old else [])])
     result["PYTHONUNBUFFERED"] = "1"
+    # Large arrays in huge pages: the first touch of a new page costs several times the copying. Has
+    # to be there before the process starts; other C libraries than glibc 2.35 and later ignore it.
+    result.setdefault("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
     return result

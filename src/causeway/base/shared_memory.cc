@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <vector>
 
@@ -66,11 +67,19 @@ bool IsPrivateFolder(const std::string& path) {
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<SharedFile>> SharedFile::Create(const std::string& path,
-                                                               int64_t bytes) {
+                                                               int64_t bytes,
+                                                               absl::string_view first) {
   std::shared_ptr<SharedFile> file(new SharedFile);
   file->fd_ = ::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
   if (file->fd_ < 0) return Failed("create", path);
   file->path_ = path;
+  // Written, not mapped and filled: that costs less than half, as no page is cleared first.
+  for (int64_t done = 0; done < static_cast<int64_t>(first.size());) {
+    const ssize_t n = ::pwrite(file->fd_, first.data() + done, first.size() - done, done);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return Failed("write to", path);
+    done += n;
+  }
   // Reserved now: a write to a page that is not there would end the process.
   const int error = ::posix_fallocate(file->fd_, 0, bytes);
   if (error != 0) {
@@ -140,6 +149,10 @@ bool SharedFile::has_other_names() const {
 }
 
 absl::StatusOr<std::unique_ptr<SharedFolder>> SharedFolder::Create(const std::string& root) {
+  const char* const wanted = std::getenv("CAUSEWAY_SHARED_MEMORY");
+  if (wanted != nullptr && absl::string_view(wanted) == "off") {
+    return absl::UnavailableError("CAUSEWAY_SHARED_MEMORY=off switches shared memory off");
+  }
   const std::string parent = UserFolder(root);
   if (::mkdir(parent.c_str(), 0700) != 0 && errno != EEXIST) {
     return absl::UnavailableError(std::string(Failed("make", parent).message()));

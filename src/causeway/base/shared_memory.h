@@ -21,10 +21,10 @@ namespace causeway {
 // A mapped file. Thread safety: immutable but for the bytes, whose order of use is the owners'.
 class SharedFile {
  public:
-  // A new file of `bytes` bytes (more than 0), all zero. RESOURCE_EXHAUSTED when memory is short.
-  // The name goes when the object does.
-  static absl::StatusOr<std::shared_ptr<SharedFile>> Create(const std::string& path,
-                                                            int64_t bytes);
+  // A new file of `bytes` bytes (more than 0), `first` in front and zeros behind it.
+  // RESOURCE_EXHAUSTED when memory is short. The name goes when the object does.
+  static absl::StatusOr<std::shared_ptr<SharedFile>> Create(const std::string& path, int64_t bytes,
+                                                            absl::string_view first = {});
   // What to do with the name of a file that somebody else made.
   enum class Name { kRemoveNow, kRemoveLast };
   // Maps `bytes` bytes from `offset` on; changes stay private to this process. NOT_FOUND;
@@ -60,7 +60,8 @@ class SharedFolder {
  public:
   static constexpr char kRoot[] = "/dev/shm";
 
-  // UNAVAILABLE (say why) where `root` is no memory file system that this user may use.
+  // UNAVAILABLE (say why) where `root` is no memory file system that this user may use, and where
+  // the environment says CAUSEWAY_SHARED_MEMORY=off: as if every process had a machine of its own.
   static absl::StatusOr<std::unique_ptr<SharedFolder>> Create(const std::string& root = kRoot);
   ~SharedFolder();
   SharedFolder(const SharedFolder&) = delete;

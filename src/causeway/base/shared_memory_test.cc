@@ -97,5 +97,21 @@ TEST_F(SharedMemoryTest, TheFoldersOfTheDeadAreRemoved) {
   EXPECT_EQ(SharedFolder::Identity(root_ + "/missing"), "");
 }
 
+TEST_F(SharedMemoryTest, WhatItBeginsWithIsWritten) {
+  auto folder = SharedFolder::Create(root_);
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  const std::string first(5000, 'x');
+  auto made = SharedFile::Create((*folder)->NewName(), 10000, first);
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(std::string((*made)->data(), 10000), first + std::string(5000, '\0'));
+}
+
+TEST_F(SharedMemoryTest, CanBeSwitchedOff) {
+  ASSERT_EQ(::setenv("CAUSEWAY_SHARED_MEMORY", "off", 1), 0);
+  auto folder = SharedFolder::Create(root_);
+  ASSERT_EQ(::unsetenv("CAUSEWAY_SHARED_MEMORY"), 0);
+  EXPECT_EQ(folder.status().code(), absl::StatusCode::kUnavailable);
+}
+
 }  // namespace
 }  // namespace causeway

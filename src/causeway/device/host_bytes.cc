@@ -1,23 +1,96 @@
 // Allocation of host memory blocks.
 #include "causeway/device/host_bytes.h"
 
+#include <sys/mman.h>
+
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
 
 namespace causeway::device {
 namespace {
+
 constexpr size_t kAlignment = 64;
+// Blocks from here on are made of huge pages: to touch a new page costs several times what copying
+// into it does, and small pages are 512 times as many.
+constexpr size_t kHugePage = size_t{2} << 20;
+// Freed large blocks that are kept for the next transfers.
+constexpr size_t kSpareBytesMax = size_t{256} << 20;
+
+// Large blocks that nobody uses. Thread safety: thread-safe.
+class Spares {
+ public:
+  // Never destroyed: blocks may be freed while the process ends.
+  static Spares& Get() {
+    static Spares* const spares = new Spares;
+    return *spares;
+  }
+
+  // `size` is a multiple of kHugePage; it becomes what the block really has. Null: no memory.
+  void* Take(size_t* size) {
+    {
+      absl::MutexLock lock(&mu_);
+      const auto it = free_.lower_bound(*size);
+      if (it != free_.end() && it->first <= *size + *size / 2) {
+        void* const found = it->second;
+        *size = it->first;
+        bytes_ -= it->first;
+        free_.erase(it);
+        return found;
+      }
+    }
+    // More than is wanted, so that a huge page's boundary lies inside; the rest goes back.
+    void* const mapped = ::mmap(nullptr, *size + kHugePage, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (mapped == MAP_FAILED) return nullptr;
+    char* const first = static_cast<char*>(mapped);
+    const size_t skip = -reinterpret_cast<uintptr_t>(first) & (kHugePage - 1);
+    if (skip > 0) (void)::munmap(first, skip);
+    if (skip < kHugePage) (void)::munmap(first + skip + *size, kHugePage - skip);
+    (void)::madvise(first + skip, *size, MADV_HUGEPAGE);  // a wish
+    return first + skip;
+  }
+
+  void Put(void* memory, size_t size) {
+    {
+      absl::MutexLock lock(&mu_);
+      if (bytes_ + size <= kSpareBytesMax) {
+        bytes_ += size;
+        free_.emplace(size, memory);
+        return;
+      }
+    }
+    (void)::munmap(memory, size);
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::multimap<size_t, void*> free_ ABSL_GUARDED_BY(mu_);  // by size
+  size_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
 }  // namespace
 
 std::shared_ptr<HostBlock> HostBlock::Allocate(size_t size) {
   if (size > SIZE_MAX / 2) return nullptr;
-  const size_t rounded = (size + kAlignment) / kAlignment * kAlignment;
-  void* memory = std::aligned_alloc(kAlignment, rounded);
-  if (memory == nullptr) return nullptr;
-  std::shared_ptr<void> owner(memory, [](void* p) { std::free(p); });
-  return std::shared_ptr<HostBlock>(
-      new HostBlock(static_cast<const char*>(memory), size, std::move(owner)));
+  std::shared_ptr<void> owner;
+  if (size >= kHugePage) {
+    size_t rounded = (size + kHugePage - 1) / kHugePage * kHugePage;
+    void* const memory = Spares::Get().Take(&rounded);
+    if (memory == nullptr) return nullptr;
+    owner = std::shared_ptr<void>(memory, [rounded](void* p) { Spares::Get().Put(p, rounded); });
+  } else {
+    void* const memory =
+        std::aligned_alloc(kAlignment, (size + kAlignment) / kAlignment * kAlignment);
+    if (memory == nullptr) return nullptr;
+    owner = std::shared_ptr<void>(memory, [](void* p) { std::free(p); });
+  }
+  const char* const data = static_cast<const char*>(owner.get());
+  return std::shared_ptr<HostBlock>(new HostBlock(data, size, std::move(owner)));
 }
 
 HostBytes HostBlock::FromString(std::string bytes) {

@@ -514,18 +514,18 @@ void Process::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::Host
 void Process::OnPush(TransferId transfer, absl::StatusOr<device::HostBytes> bytes) {
   Later(Step(), [this, transfer, bytes = std::move(bytes)] {
     if (!bytes.ok()) {
-      (void)machine_->OnPeerChunk({.transfer = transfer, .error = bytes.status()});
+      (void)machine_->assembler().AddFromPeer({.transfer = transfer, .error = bytes.status()});
       return;
     }
     const auto total = static_cast<int64_t>((*bytes)->size());
     int64_t offset = 0;
     do {
       const int64_t size = std::min(world_.plan.chunk_bytes, total - offset);
-      (void)machine_->OnPeerChunk({.transfer = transfer,
-                                   .offset = offset,
-                                   .total = total,
-                                   .bytes = std::string((*bytes)->data() + offset,
-                                                        static_cast<size_t>(size))});
+      (void)machine_->assembler().AddFromPeer(
+          {.transfer = transfer,
+           .offset = offset,
+           .total = total,
+           .bytes = std::string((*bytes)->data() + offset, static_cast<size_t>(size))});
       offset += size;
     } while (offset < total);
   });

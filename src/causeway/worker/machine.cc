@@ -109,6 +109,11 @@ void Machine::On(AbortEpoch abort) {
   });
 }
 
+void Machine::On(FailTransfer fail) {
+  assembler_.Forget(fail.transfer);
+  Post([this, fail = std::move(fail)] { graph_->Run(fail); });
+}
+
 void Machine::On(Compile compile) {
   host_->RunAside([this, compile = std::move(compile)] {
     auto compiled = device_->Compile(compile.what);
@@ -230,6 +235,7 @@ void Machine::EndWait() {
     }
     REACHED("machine.another_life");
     graph_->Reset();
+    assembler_.ForgetAll();
     aborted_by_head_ = 0;
     muted_ = false;
     welcome_ = *std::exchange(next_life_, std::nullopt);

@@ -79,9 +79,7 @@ class Machine final : private GraphHost {
   // Reader lane; chunks may come on threads of their own, those of one transfer in order.
   void OnCommand(Command command);
   void OnChunk(Chunk chunk);  // of the head
-  TransferAssembler::Outcome OnPeerChunk(Chunk chunk) {
-    return assembler_.AddFromPeer(std::move(chunk));
-  }
+  TransferAssembler& assembler() { return assembler_; }  // for what peers send
   // A transfer from here that its receiver could not be given. Any thread.
   void OnSendFailed(WorkerId to, TransferId transfer, absl::Status why) {
     Emit(TransferFailed{transfer, to, std::move(why)});
@@ -137,6 +135,7 @@ class Machine final : private GraphHost {
   void On(Introspect introspect);
   void On(Ping ping);
   void On(Chunk chunk) { OnChunk(std::move(chunk)); }
+  void On(FailTransfer fail);
   void On(const Shutdown& shutdown);
   template <class T>
   void On(T command);  // the graph's

@@ -212,58 +212,6 @@ void OpGraph::Run(Send send) {
   Pump();
 }
 
-void OpGraph::Run(Fetch fetch) {
-  ValueRef value = Find(fetch.buffer);
-  Submit({value}, [this, value, fetch = std::move(fetch)] {
-    struct Shared {
-      absl::Mutex mu;
-      size_t left = 0;
-      absl::Status status;
-    };
-    auto shared = std::make_shared<Shared>();
-    shared->left = fetch.devices.size();
-    const RequestId request = fetch.request;
-    auto one_done = [this, shared, request](absl::Status status) {
-      absl::Status first;
-      {
-        absl::MutexLock lock(&shared->mu);
-        shared->status.Update(status);
-        if (--shared->left > 0) return;
-        first = shared->status;
-      }
-      host_->Emit(Reply{.request = request, .status = first});
-    };
-    if (!value->error.ok() || fetch.devices.empty()) {
-      if (PLANTED("graph.lost_reply")) return;
-      host_->Emit(Reply{.request = request, .status = value->error});
-      return;
-    }
-    for (const int32_t device : fetch.devices) {
-      auto copy = device_->StartHostCopy(value->array, device);
-      if (!copy.ok()) {
-        one_done(copy.status());
-        continue;
-      }
-      host_->AwaitBytes(
-          *std::move(copy),
-          [this, request, device, one_done](absl::StatusOr<device::HostShard> shard) {
-            constexpr int64_t kChunkBytes = 1 << 20;
-            if (shard.ok()) {
-              const int64_t total = static_cast<int64_t>(shard->bytes->size());
-              int64_t offset = 0;
-              do {
-                const int64_t size = std::min(kChunkBytes, total - offset);
-                host_->Emit(FetchData{request, device, offset, shard->bytes, size});
-                offset += size;
-              } while (offset < total);
-            }
-            one_done(shard.status());
-          });
-    }
-  });
-  Pump();
-}
-
 void OpGraph::Run(AwaitReady await) {
   std::vector<ValueRef> values;
   for (const BufferId id : await.buffers) values.push_back(Find(id));

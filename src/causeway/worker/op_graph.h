@@ -171,6 +171,11 @@ class OpGraph {
   void Settle(const ValueRef& value);
   void Pump();
 
+  // Reading (op_graph_reads.cc). `done` is called here when there is no shard, else on a thread of
+  // the host's.
+  void ReadShard(const ValueRef& value, int32_t device,
+                 absl::AnyInvocable<void(absl::StatusOr<device::HostShard>)> done);
+
   // Launches.
   void Enqueue(PendingLaunchRef launch);
   bool HasRoom(const PendingLaunch& launch) const;

@@ -26,24 +26,30 @@ constexpr size_t kMapsMax = 512;
 
 // ---------------------------------------------------------------- sender
 
-absl::StatusOr<SegmentPool::Segment> SegmentPool::Take(int64_t size) {
+absl::StatusOr<SegmentPool::Segment> SegmentPool::Fill(const char* data, int64_t size) {
   const int64_t want = (size + kStep - 1) / kStep * kStep;
+  Segment found;
   {
     absl::MutexLock lock(&mu_);
     for (auto it = segments_.begin(); it != segments_.end(); ++it) {
       if ((*it)->size() < want || (*it)->size() > 2 * want || (*it)->has_other_names()) continue;
-      Segment found = std::move(*it);
+      found = std::move(*it);
       segments_.erase(it);
-      return found;
+      break;
     }
-    if (bytes_ + want > limits_.total_bytes) {
+    if (found == nullptr && bytes_ + want > limits_.total_bytes) {
       return absl::ResourceExhaustedError(
           absl::StrCat("receivers hold ", bytes_, " bytes of shared memory, at most ",
                        limits_.total_bytes, " may be"));
     }
-    bytes_ += want;
+    if (found == nullptr) bytes_ += want;
   }
-  absl::StatusOr<Segment> made = SharedFile::Create(folder_->NewName(), want);
+  if (found != nullptr) {
+    std::memcpy(found->mutable_data(), data, static_cast<size_t>(size));
+    return found;
+  }
+  absl::StatusOr<Segment> made = SharedFile::Create(
+      folder_->NewName(), want, absl::string_view(data, static_cast<size_t>(size)));
   if (!made.ok()) {
     absl::MutexLock lock(&mu_);
     bytes_ -= want;
@@ -53,8 +59,7 @@ absl::StatusOr<SegmentPool::Segment> SegmentPool::Take(int64_t size) {
 
 absl::StatusOr<std::string> SegmentPool::Hand(const char* data, int64_t size,
                                               const std::string& mark) {
-  ASSIGN_OR_RETURN(Segment segment, Take(size));
-  std::memcpy(segment->mutable_data(), data, static_cast<size_t>(size));
+  ASSIGN_OR_RETURN(Segment segment, Fill(data, size));
   const std::string name = folder_->NewName(mark);
   const absl::Status linked = segment->Link(name);
   absl::MutexLock lock(&mu_);

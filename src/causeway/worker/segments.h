@@ -42,7 +42,8 @@ class SegmentPool {
 
  private:
   using Segment = std::shared_ptr<SharedFile>;
-  absl::StatusOr<Segment> Take(int64_t size);
+  // A segment with these bytes in it.
+  absl::StatusOr<Segment> Fill(const char* data, int64_t size);
   void Trim() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   SharedFolder* const folder_;

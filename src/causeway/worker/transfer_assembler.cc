@@ -1,7 +1,8 @@
-// Chunks into blocks, with their checksums verified.
+// Parts into blocks, with their checksums verified.
 #include "causeway/worker/transfer_assembler.h"
 
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #define XXH_INLINE_ALL
@@ -15,6 +16,8 @@ namespace causeway::worker {
 namespace {
 
 constexpr size_t kFinishedMax = 1 << 14;
+
+bool IsOfPeer(TransferId transfer) { return transfer.value() >> 48 != 0; }
 
 absl::Status Verify(const Chunk& chunk, const char* bytes, size_t size) {
   if (!chunk.checksum.has_value()) return absl::OkStatus();
@@ -45,95 +48,167 @@ absl::StatusOr<device::HostBytes> TransferAssembler::Map(const Chunk& chunk) {
   return device::HostBytes(std::move(own));
 }
 
-absl::StatusOr<device::HostBytes> TransferAssembler::Store(Chunk& chunk,
-                                                           std::vector<int64_t>* byte_strides) {
-  if (!chunk.error.ok()) return chunk.error;
-  if (!chunk.segment.empty() || !chunk.file.empty()) {
-    *byte_strides = std::move(chunk.byte_strides);
-    return Map(chunk);
+absl::Status TransferAssembler::Place(const Chunk& part, int64_t size, Partial& partial,
+                                      Landing& landing) {
+  if (part.total < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("transfer ", part.transfer.value(), " of ",
+                                                   part.total, " bytes; sizes start at 0"));
   }
-  RETURN_IF_ERROR(Verify(chunk, chunk.bytes.data(), chunk.bytes.size()));
-  const int64_t size = static_cast<int64_t>(chunk.bytes.size());
-  if (chunk.total < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("transfer ", chunk.transfer.value(), " of ",
-                                                   chunk.total, " bytes; sizes start at 0"));
-  }
-  absl::MutexLock lock(&mu_);
-  Partial& partial = partial_[chunk.transfer];
   if (partial.block == nullptr) {
-    partial.block = device::HostBlock::Allocate(static_cast<size_t>(chunk.total));
+    partial.block = device::HostBlock::Allocate(static_cast<size_t>(part.total));
     if (partial.block == nullptr) {
       return absl::ResourceExhaustedError(
-          absl::StrCat("no host memory for a transfer of ", chunk.total, " bytes"));
+          absl::StrCat("no host memory for a transfer of ", part.total, " bytes"));
     }
-    partial.byte_strides = std::move(chunk.byte_strides);
+    partial.byte_strides = part.byte_strides;
   }
-  if (chunk.offset != partial.filled ||
-      size > static_cast<int64_t>(partial.block->size()) - partial.filled) {
-    return absl::DataLossError(absl::StrCat("transfer ", chunk.transfer.value(), " has a gap: byte ",
-                                            chunk.offset, " came after ", partial.filled));
+  const auto total = static_cast<int64_t>(partial.block->size());
+  bool fits = part.total == total && size >= 0 && part.offset >= 0 && part.offset <= total &&
+              size <= total - part.offset;
+  if (fits && size > 0) {
+    const auto after = partial.begun.upper_bound(part.offset);
+    if (after != partial.begun.end() && after->first < part.offset + size) fits = false;
+    if (after != partial.begun.begin() && std::prev(after)->second > part.offset) fits = false;
+    if (fits) partial.begun[part.offset] = part.offset + size;
   }
-  std::memcpy(partial.block->mutable_data() + chunk.offset, chunk.bytes.data(),
-              chunk.bytes.size());
-  partial.filled += size;
-  if (partial.filled < static_cast<int64_t>(partial.block->size())) return device::HostBytes();
-  *byte_strides = std::move(partial.byte_strides);
-  return device::HostBytes(std::move(partial.block));
+  if (!fits) {
+    return absl::DataLossError(
+        absl::StrCat("transfer ", part.transfer.value(), " of ", total, " bytes got ", size,
+                     " at byte ", part.offset, " of ", part.total,
+                     ", which lie outside of it or have come already"));
+  }
+  landing.block = partial.block;
+  landing.to = partial.block->mutable_data() + part.offset;
+  return absl::OkStatus();
 }
 
-bool TransferAssembler::IsOver(const Chunk& chunk) {
-  absl::MutexLock lock(&mu_);
-  const auto it = partial_.find(chunk.transfer);
-  if (it == partial_.end()) return false;
-  Partial& partial = it->second;
-  if (chunk.attempt < partial.attempt) return true;
-  if (chunk.attempt > partial.attempt) {
-    partial = Partial();
-    partial.attempt = chunk.attempt;
-  }
-  return partial.refused;
-}
-
-void TransferAssembler::Finish(TransferId transfer, bool from_peer) {
-  absl::MutexLock lock(&mu_);
-  partial_.erase(transfer);
-  if (!from_peer || !finished_.insert(transfer).second) return;
-  finished_order_.push_back(transfer);
-  if (finished_order_.size() <= kFinishedMax) return;
-  finished_.erase(finished_order_.front());
-  finished_order_.pop_front();
-}
-
-TransferAssembler::Outcome TransferAssembler::AddFromPeer(Chunk chunk) {
+TransferAssembler::Landing TransferAssembler::BeginPart(const Chunk& part, int64_t size) {
+  Landing landing;
+  absl::Status placed;
   {
     absl::MutexLock lock(&mu_);
-    if (finished_.contains(chunk.transfer)) return {true, absl::OkStatus()};
+    if (finished_.contains(part.transfer)) {
+      landing.outcome.complete = true;
+      return landing;
+    }
+    Partial& partial = partial_[part.transfer];
+    if (part.attempt > partial.attempt) {
+      partial = Partial();
+      partial.attempt = part.attempt;
+    }
+    if (part.attempt < partial.attempt || partial.refused) return landing;
+    placed = Place(part, size, partial, landing);
   }
-  if (IsOver(chunk)) return {};
-  // The peer's own error is the transfer's value; anything else may go better the next time.
-  const bool told = !chunk.error.ok();
+  if (!placed.ok()) landing.outcome = Refuse(part, std::move(placed));
+  return landing;
+}
+
+TransferAssembler::Outcome TransferAssembler::EndPart(const Chunk& part, int64_t size,
+                                                      const Landing& landing) {
+  if (landing.to == nullptr) return landing.outcome;
+  absl::Status whole = Verify(part, landing.to, static_cast<size_t>(size));
+  if (!whole.ok()) return Refuse(part, std::move(whole));
   std::vector<int64_t> byte_strides;
-  absl::StatusOr<device::HostBytes> bytes = Store(chunk, &byte_strides);
-  if (!bytes.ok() && !told) {
+  {
     absl::MutexLock lock(&mu_);
-    Partial& partial = partial_[chunk.transfer];
-    partial = Partial();
-    partial.attempt = chunk.attempt;
-    partial.refused = true;
-    return {false, bytes.status()};
+    const auto it = partial_.find(part.transfer);
+    // A later attempt may have begun meanwhile, or the transfer was given up.
+    if (it == partial_.end() || it->second.block != landing.block) return {};
+    it->second.filled += size;
+    if (it->second.filled < static_cast<int64_t>(landing.block->size())) return {};
+    byte_strides = std::move(it->second.byte_strides);
   }
-  if (bytes.ok() && *bytes == nullptr) return {};
-  Finish(chunk.transfer, /*from_peer=*/true);
-  arrived_(chunk.transfer, std::move(bytes), std::move(byte_strides));
+  return Complete(part.transfer, device::HostBytes(landing.block), std::move(byte_strides));
+}
+
+TransferAssembler::Outcome TransferAssembler::Refuse(const Chunk& part, absl::Status why) {
+  absl::MutexLock lock(&mu_);
+  Partial& partial = partial_[part.transfer];
+  if (part.attempt < partial.attempt || partial.refused) return {};
+  partial = Partial();
+  partial.attempt = part.attempt;
+  partial.refused = true;
+  return {false, std::move(why)};
+}
+
+TransferAssembler::Outcome TransferAssembler::Complete(TransferId transfer,
+                                                       absl::StatusOr<device::HostBytes> bytes,
+                                                       std::vector<int64_t> byte_strides) {
+  {
+    absl::MutexLock lock(&mu_);
+    partial_.erase(transfer);
+    // What is left of one that failed must not begin anew.
+    if (IsOfPeer(transfer) || !bytes.ok()) {
+      if (!finished_.insert(transfer).second) return {true, absl::OkStatus()};
+      finished_order_.push_back(transfer);
+      if (finished_order_.size() > kFinishedMax) {
+        finished_.erase(finished_order_.front());
+        finished_order_.pop_front();
+      }
+    }
+  }
+  arrived_(transfer, std::move(bytes), std::move(byte_strides));
   return {true, absl::OkStatus()};
 }
 
+TransferAssembler::Outcome TransferAssembler::AddPart(const Chunk& chunk) {
+  const auto size = static_cast<int64_t>(chunk.bytes.size());
+  const Landing landing = BeginPart(chunk, size);
+  if (landing.to != nullptr && size > 0) {
+    std::memcpy(landing.to, chunk.bytes.data(), chunk.bytes.size());
+  }
+  return EndPart(chunk, size, landing);
+}
+
+TransferAssembler::Outcome TransferAssembler::AddFromPeer(Chunk chunk) {
+  // The peer's own error is the transfer's value; anything else may go better the next time.
+  if (!chunk.error.ok()) return Complete(chunk.transfer, chunk.error, {});
+  if (chunk.segment.empty()) return AddPart(chunk);
+  {
+    absl::MutexLock lock(&mu_);
+    if (finished_.contains(chunk.transfer)) return {true, absl::OkStatus()};
+    const auto it = partial_.find(chunk.transfer);
+    if (it != partial_.end() && it->second.attempt > chunk.attempt) return {};
+  }
+  absl::StatusOr<device::HostBytes> bytes = Map(chunk);
+  if (!bytes.ok()) return Refuse(chunk, bytes.status());
+  return Complete(chunk.transfer, std::move(bytes), {});
+}
+
 void TransferAssembler::AddFromHead(Chunk chunk) {
-  std::vector<int64_t> byte_strides;
-  absl::StatusOr<device::HostBytes> bytes = Store(chunk, &byte_strides);
-  if (bytes.ok() && *bytes == nullptr) return;
-  Finish(chunk.transfer, /*from_peer=*/false);
-  arrived_(chunk.transfer, std::move(bytes), std::move(byte_strides));
+  Outcome outcome;
+  if (!chunk.error.ok()) {
+    outcome.refused = chunk.error;
+  } else if (chunk.file.empty()) {
+    outcome = AddPart(chunk);
+  } else {
+    absl::StatusOr<device::HostBytes> bytes = Map(chunk);
+    Complete(chunk.transfer, std::move(bytes), std::move(chunk.byte_strides));
+  }
+  if (!outcome.refused.ok()) Complete(chunk.transfer, std::move(outcome.refused), {});
+}
+
+void TransferAssembler::Abandon(TransferId transfer, int attempt) {
+  absl::MutexLock lock(&mu_);
+  const auto it = partial_.find(transfer);
+  if (it != partial_.end() && it->second.attempt == attempt) partial_.erase(it);
+}
+
+void TransferAssembler::Forget(TransferId transfer) {
+  absl::MutexLock lock(&mu_);
+  partial_.erase(transfer);
+}
+
+void TransferAssembler::ForgetAll() {
+  absl::MutexLock lock(&mu_);
+  partial_.clear();
+  finished_.clear();
+  finished_order_.clear();
+}
+
+size_t TransferAssembler::num_partial() {
+  absl::MutexLock lock(&mu_);
+  return partial_.size();
 }
 
 }  // namespace causeway::worker

@@ -23,7 +23,7 @@
 #include "causeway/device/host_arrays.h"
 #include "causeway/liveness/sentinel.h"
 #include "causeway/worker/control_client.h"
-#include "causeway/worker/data_plane_service.h"
+#include "causeway/worker/data_plane.h"
 #include "causeway/worker/machine.h"
 #include "causeway/worker/process_stats.h"
 #include "causeway/worker/wait_pool.h"
@@ -216,7 +216,7 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   plane.port = options_.data_port;
   plane.damage_chunk = options_.faults.damage_chunk;
   // The machine is there by then: a peer has to know our token.
-  plane.on_chunk = [this](Chunk chunk) { return machine_->OnPeerChunk(std::move(chunk)); };
+  plane.assembler = [this]() -> TransferAssembler& { return machine_->assembler(); };
   plane.on_failed = [this](WorkerId to, TransferId id, absl::Status why) {
     machine_->OnSendFailed(to, id, std::move(why));
   };

@@ -1,7 +1,7 @@
-// Worker-to-worker transfers: a gRPC server that takes pushes, and one sender a peer.
+// Worker-to-worker transfers: a server that takes them, and one sender a peer.
 //
-// Blocks go through shared memory where both workers see the same (segments.h), else over the
-// stream; blocks within one process do not come here.
+// Blocks go through shared memory where both workers see the same (segments.h), else over plain TCP
+// (peer_frames.h); blocks within one process do not come here.
 #pragma once
 
 #include <functional>
@@ -16,6 +16,7 @@
 #include "causeway/base/shared_memory.h"
 #include "causeway/worker/commands.h"
 #include "causeway/worker/peer_sender.h"
+#include "causeway/worker/peer_server.h"
 #include "causeway/worker/segments.h"
 #include "causeway/worker/transfer_assembler.h"
 #include "causeway/worker/transfer_stats.h"
@@ -25,14 +26,14 @@ namespace causeway::worker {
 // Thread safety: thread-safe.
 class DataPlane {
  public:
-  // A chunk that a peer sends; called on the server's threads, in order for one peer.
-  using OnChunk = std::function<TransferAssembler::Outcome(Chunk)>;
   // A transfer that a peer could not be given.
   using OnFailed = std::function<void(WorkerId to, TransferId, absl::Status)>;
   struct Options {
     int port = 0;  // on all addresses; 0 = any
+    int lanes = 0;  // connections to a peer for large blocks; 0: as suits the processors
     int64_t damage_chunk = 0;  // fault injection
-    OnChunk on_chunk;
+    // Where what peers send is put together; called once a peer has shown the token.
+    std::function<TransferAssembler&()> assembler;
     OnFailed on_failed;
   };
 
@@ -40,7 +41,7 @@ class DataPlane {
   static absl::StatusOr<std::unique_ptr<DataPlane>> Start(Options options);
   ~DataPlane();
 
-  int port() const { return port_; }
+  int port() const { return server_->port(); }
   // What peers must have to be given segments; "" = this host has no memory to share.
   const std::string& memory() const { return memory_; }
   // Membership evidence, for both directions, and whether blocks bear checksums.
@@ -54,13 +55,10 @@ class DataPlane {
   TransferStats& stats() { return stats_; }
 
  private:
-  class Service;
   explicit DataPlane(Options options);
 
   const Options options_;
   TransferStats stats_;
-  std::unique_ptr<Service> service_;
-  int port_ = 0;
   std::string memory_;
   std::unique_ptr<SharedFolder> folder_;
   std::unique_ptr<SegmentPool> segments_;
@@ -71,6 +69,9 @@ class DataPlane {
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> memories_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::unique_ptr<PeerSender>> peers_ ABSL_GUARDED_BY(mu_);  // by address
+  std::vector<std::unique_ptr<PeerSender>> leaving_ ABSL_GUARDED_BY(mu_);  // of peers that are gone
+
+  std::unique_ptr<PeerServer> server_;  // last: it asks for the token
 };
 
 }  // namespace causeway::worker

@@ -1,69 +1,32 @@
-// The data plane's gRPC server and its lazily made senders.
-#include "causeway/worker/data_plane_service.h"
-
-#include <grpcpp/grpcpp.h>
+// The data plane's server and its lazily made senders.
+#include "causeway/worker/data_plane.h"
 
 #include <algorithm>
+#include <thread>
 #include <utility>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/log.h"
-#include "causeway/worker/command_codec.h"
-#include "control.grpc.pb.h"
+#include "causeway/base/status_macros.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::worker {
 namespace {
 
 int PortOf(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  int port = 0;
-  if (colon == std::string::npos || !absl::SimpleAtoi(address.substr(colon + 1), &port)) return 0;
-  return port;
+  const auto parsed = net::ParseAddress(address);
+  return parsed.ok() ? parsed->port : 0;
+}
+
+// One connection keeps a processor busy at either end.
+int LanesFor(int wanted) {
+  if (wanted > 0) return wanted;
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1,
+                    limits::kPushLanesMax);
 }
 
 }  // namespace
-
-class DataPlane::Service final : public control::DataPlane::Service {
- public:
-  explicit Service(DataPlane* plane) : plane_(plane) {}
-
-  grpc::Status Push(
-      grpc::ServerContext* context,
-      grpc::ServerReaderWriter<control::PushReply, control::PushBatch>* stream) override {
-    control::PushBatch batch;
-    bool trusted = false;
-    while (stream->Read(&batch)) {
-      if (!trusted) {
-        absl::MutexLock lock(&plane_->mu_);
-        trusted = !plane_->token_.empty() && batch.token() == plane_->token_;
-      }
-      if (!trusted) {
-        return grpc::Status(grpc::StatusCode::PERMISSION_DENIED,
-                            "the sender does not know this cluster's token");
-      }
-      control::PushReply reply;
-      for (control::Data& data : *batch.mutable_data()) {
-        const uint64_t transfer = data.transfer();
-        const TransferAssembler::Outcome outcome =
-            plane_->options_.on_chunk(DecodeChunk(&data));
-        if (outcome.complete) reply.add_done(transfer);
-        if (outcome.refused.ok()) continue;
-        control::PushProblem* problem = reply.add_problems();
-        problem->set_transfer(transfer);
-        problem->mutable_status()->set_code(static_cast<int>(outcome.refused.code()));
-        problem->mutable_status()->set_message(std::string(outcome.refused.message()));
-      }
-      if (reply.done_size() + reply.problems_size() > 0 && !stream->Write(reply)) break;
-    }
-    return grpc::Status::OK;
-  }
-
-  std::unique_ptr<grpc::Server> server;
-
- private:
-  DataPlane* const plane_;
-};
 
 DataPlane::DataPlane(Options options) : options_(std::move(options)) {
   auto folder = SharedFolder::Create();
@@ -80,30 +43,19 @@ DataPlane::DataPlane(Options options) : options_(std::move(options)) {
 }
 
 absl::StatusOr<std::unique_ptr<DataPlane>> DataPlane::Start(Options options) {
-  const int port = options.port;
   std::unique_ptr<DataPlane> plane(new DataPlane(std::move(options)));
-  plane->service_ = std::make_unique<Service>(plane.get());
-  grpc::ServerBuilder builder;
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.SetMaxReceiveMessageSize(-1);
-  int bound = 0;
-  builder.AddListeningPort(absl::StrCat("0.0.0.0:", port), grpc::InsecureServerCredentials(),
-                           &bound);
-  builder.RegisterService(plane->service_.get());
-  plane->service_->server = builder.BuildAndStart();
-  if (plane->service_->server == nullptr || bound == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("the data port ", port, " is taken; choose another one or 0"));
-  }
-  plane->port_ = bound;
+  auto trusts = [raw = plane.get()](const std::string& token) {
+    absl::MutexLock lock(&raw->mu_);
+    return !raw->token_.empty() && raw->token_ == token;
+  };
+  ASSIGN_OR_RETURN(plane->server_, PeerServer::Start({.port = plane->options_.port,
+                                                      .trusts = std::move(trusts),
+                                                      .assembler = plane->options_.assembler}));
   return plane;
 }
 
 DataPlane::~DataPlane() {
-  if (service_ != nullptr && service_->server != nullptr) {
-    service_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
-  }
-  std::map<std::string, std::unique_ptr<PeerSender>> peers;
+  std::map<std::string, std::unique_ptr<PeerSender>> peers;  // joined without the lock
   absl::MutexLock lock(&mu_);
   peers.swap(peers_);
 }
@@ -115,19 +67,25 @@ void DataPlane::Configure(const std::string& token, bool checksums) {
 }
 
 void DataPlane::SetPeers(std::vector<std::string> addresses, std::vector<std::string> memories) {
-  std::vector<std::unique_ptr<PeerSender>> gone;  // joined without the lock
+  std::vector<std::unique_ptr<PeerSender>> over;  // joined without the lock
   absl::MutexLock lock(&mu_);
   addresses_ = std::move(addresses);
   memories_ = std::move(memories);
   memories_.resize(addresses_.size());
   for (auto it = peers_.begin(); it != peers_.end();) {
-    if (std::find(addresses_.begin(), addresses_.end(), it->first) == addresses_.end()) {
-      gone.push_back(std::move(it->second));
-      it = peers_.erase(it);
-    } else {
-      ++it;
+    const auto current = it++;
+    if (std::find(addresses_.begin(), addresses_.end(), current->first) != addresses_.end()) {
+      continue;
     }
+    current->second->Stop();
+    leaving_.push_back(std::move(current->second));
+    peers_.erase(current);
   }
+  // One that is just connecting to a machine that is gone takes a while: nobody waits for it.
+  for (auto& sender : leaving_) {
+    if (sender->stopped()) over.push_back(std::move(sender));
+  }
+  std::erase(leaving_, nullptr);
 }
 
 void DataPlane::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) {
@@ -150,6 +108,7 @@ void DataPlane::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::Ho
                             .token = token_,
                             .segments = shared ? segments_.get() : nullptr,
                             .checksums = checksums_,
+                            .lanes = LanesFor(options_.lanes),
                             .damage_chunk = options_.damage_chunk,
                             .stats = &stats_},
         [this, to](TransferId id, absl::Status why) {
