@@ -15,10 +15,14 @@ _QUICK_SIZES = (4 * _KIB, _MIB)
 
 def run(options: comparison.Options) -> Report:
     physical = limits.measure(options.quick)
-    with systems.causeway() as cluster, systems.null_server() as floor:
+    with (
+        systems.causeway() as cluster,
+        systems.causeway(shared_memory=False) as apart,
+        systems.null_server() as floor,
+    ):
         results = comparison.interleave(
             "host_transfer",
-            [cluster, floor, systems.local()],
+            [cluster, apart, floor, systems.local()],
             {"quick": options.quick, "seconds": options.seconds},
             options,
         )
@@ -30,7 +34,8 @@ def run(options: comparison.Options) -> Report:
             f"{size / physical['tcp_gb_s'] / 1e3 + physical['tcp_rtt_us'] / 2:,.0f}"
         )
     report.note(
-        "raw TCP: bytes over the loopback rate of this run, plus half a round trip. Local "
+        "Hosts apart: the same cluster without shared memory, so that bytes cross TCP. raw TCP: "
+        "bytes over the loopback rate of this run, plus half a round trip. Local "
         "np.asarray copies nothing: it returns a view of the device's memory."
     )
     return report
@@ -58,13 +63,15 @@ def client(config: dict[str, Any]) -> dict[str, Any]:
         def read(data=data, supply=supply) -> Any:
             return np.asarray(supply.pop())
 
-        times = []
+        times, cpu = [], 0.0
         for _ in range(max(least, 5)):
             array = jax.device_put(data, device)
             array.block_until_ready()
             supply.append(array)
+            meter = measure.Meter(config)
             times.append(measure.once(read))
-        found[f"get {_label(size)}"] = measure.summary(times)
+            cpu += meter.per(1)["cpu_us"]
+        found[f"get {_label(size)}"] = {**measure.summary(times), "cpu_us": cpu / len(times)}
         supply.append(jax.device_put(data, device))
         if measure.computes(config):
             measure.check(bool((read() == data).all()), f"{_label(size)} read back")

@@ -15,12 +15,19 @@ y = jax.device_put(x, devices[-1])
 there = jax.device_put([x + i for i in range(3)], devices[-1])
 again = [jax.device_put(v, devices[0]) for v in there]
 z = jax.device_put(jax.device_put(big, rows), NamedSharding(mesh, P(None, "x")))
+bump = jax.jit(lambda v: v + 1, donate_argnums=0)
+taken = jax.device_put(x + 0, devices[0])
+taken.block_until_ready()
+before = jax.device_put(taken, devices[-1])
+for _ in range(3):
+    taken = bump(taken)
 small = [jax.device_put(np.full(64, i, np.int32), devices[0]) for i in range(100)]
 moved = jax.device_put(small, devices[-1])
 result = [
     bool((np.asarray(y) == big).all()),
     all(bool((np.asarray(v) == big + i).all()) for i, v in enumerate(again)),
     bool((np.asarray(z) == big).all()),
+    bool((np.asarray(before) == big).all()) and bool((np.asarray(taken) == big + 3).all()),
     [int(v[0]) for v in moved] == list(range(100)),
 ]
 """
@@ -48,12 +55,12 @@ def _await_paths(cluster: Cluster, name: str, least: int) -> dict[str, int]:
 def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) -> None:
     cluster = start_cluster(slices=2, devices_per_host=1)
     client = cluster.client()
-    assert client.do(MOVE) == [True] * 4
+    assert client.do(MOVE) == [True] * 5
     size = 6 << 20
-    _await_paths(cluster, "push_shared_memory_bytes", 7 * size)
+    _await_paths(cluster, "push_shared_memory_bytes", 8 * size)
     found = _await_paths(cluster, "download_shared_memory_bytes", 6 * size)
-    # y, 3 there, 3 back; JAX reshards z on the same devices with a program.
-    assert found["push_shared_memory_bytes"] >= 7 * size
+    # y, 3 there, 3 back, one before it is donated; z is resharded by a program.
+    assert found["push_shared_memory_bytes"] >= 8 * size
     assert found["upload_shared_memory_bytes"] >= 2 * size
     assert found["download_shared_memory_bytes"] >= 6 * size
     assert found.get("push_fallbacks", 0) == found.get("push_retries", 0) == 0
@@ -67,9 +74,21 @@ def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) 
     result = [float(part[0, 0]), float(second[0, 1]), float(third[0, 2]), second.flags.writeable]
     """
     assert client.do(same) == [3 * 256 + 1, 3.0, 5.0, False]
+    # Many arrays to one device are one request, and none puts the results together.
+    asked = cluster.requests()
+    again = """
+    moved = jax.block_until_ready(jax.device_put(small, devices[-1]))
+    result = [int(np.asarray(v)[3]) for v in moved] == list(range(100))
+    """
+    assert client.do(again) is True
+    now = cluster.requests()
+    assert now["copy_arrays"] - asked["copy_arrays"] == 1
+    assembled = "assemble_array_from_single_device_arrays"
+    assert now.get(assembled, 0) == asked.get(assembled, 0)
     # Without our package everything goes over the network, and is right all the same.
-    stock = cluster.client(env={"CAUSEWAY_CLIENT_PATCHES": "-shared-memory,-shared-fetch"})
-    assert stock.do(MOVE) == [True] * 4
+    without = "-shared-memory,-shared-fetch,-batched-copies"
+    stock = cluster.client(env={"CAUSEWAY_CLIENT_PATCHES": without})
+    assert stock.do(MOVE) == [True] * 5
     cluster.close()
 
 
@@ -79,10 +98,10 @@ def test_hosts_apart_take_the_network(
 ) -> None:
     monkeypatch.setenv("CAUSEWAY_SHARED_MEMORY", "off")
     cluster = start_cluster(slices=2, devices_per_host=1)
-    assert cluster.client().do(MOVE) == [True] * 4
+    assert cluster.client().do(MOVE) == [True] * 5
     size = 6 << 20
-    found = _await_paths(cluster, "push_stream_bytes", 7 * size)
-    assert found["push_stream_bytes"] >= 7 * size
+    found = _await_paths(cluster, "push_stream_bytes", 8 * size)
+    assert found["push_stream_bytes"] >= 8 * size
     assert "push_shared_memory_bytes" not in found
     assert "upload_shared_memory_bytes" not in found
     # That the faster path is not taken is no secret.
@@ -94,7 +113,7 @@ def test_hosts_apart_take_the_network(
 @pytest.mark.timeout_seconds(180)
 def test_damage_is_mended_once(start_cluster: Callable[..., Cluster]) -> None:
     cluster = start_cluster(slices=2, devices_per_host=1, faults={0: "damage_chunk=2"})
-    assert cluster.client().do(MOVE) == [True] * 4
+    assert cluster.client().do(MOVE) == [True] * 5
     found = _await_paths(cluster, "push_retries", 1)
     assert found["push_retries"] == 1
     assert found.get("push_failures", 0) == 0

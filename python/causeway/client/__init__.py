@@ -61,6 +61,11 @@ PATCHES = (
         "reading a large array from workers on this machine costs one copy instead of many",
     ),
     Patch(
+        "batched-copies",
+        "causeway.client.batched_copies",
+        "JAX asks for copies to a device one by one, twice each; the cluster takes all at once",
+    ),
+    Patch(
         "gpu-alias",
         "causeway.client.gpu_alias",
         'jax.devices("gpu") and jax.export look a backend up by its platform',

@@ -459,24 +459,30 @@ class Backend:
         return [array._arrays[0].on_device_size_in_bytes() for array in arrays]
 
     def start_host_copy(self, array, index):
+        """(what host_bytes() takes, whether it will not have to wait)"""
         piece = array._arrays[index]
-        if self._host_memory:
-            # XLA:CPU starts no transfer (the host could look at the memory itself), so a later
-            # donation would delete the array under the reader: read a copy, ordered before it.
-            epoch = self._current()
-            kind = piece.sharding.memory_kind
-            if piece.sharding.device_set.isdisjoint(epoch.local):
-                return piece  # of an older epoch: nothing can donate it there any more
-            device = next(iter(piece.sharding.device_set))
-            sharding, devices = epoch.sharding((epoch.local.index(device),), kind)
-            return xc.batched_copy_array_to_devices_with_sharding(
-                [piece],
-                [_jax.DeviceList(devices)],
-                [sharding],
-                [xc.ArrayCopySemantics.ALWAYS_COPY],
-            )[0]
-        piece._copy_single_device_array_to_host_async()
-        return piece
+        if not self._host_memory:
+            piece._copy_single_device_array_to_host_async()
+            return piece, False
+        if piece.is_ready():
+            try:
+                # A view of the device's memory. As long as it lives, a program that is to take the
+                # array over works on a copy instead.
+                return np.asarray(piece), True
+            except Exception:  # pylint: disable=broad-exception-caught
+                return piece, False  # asked again, the array says what is wrong with it
+        # XLA:CPU starts no transfer (the host could look at the memory itself), so a later
+        # donation would delete the array under the reader: read a copy, ordered before it.
+        epoch = self._current()
+        kind = piece.sharding.memory_kind
+        if piece.sharding.device_set.isdisjoint(epoch.local):
+            return piece, False  # of an older epoch: nothing can donate it there any more
+        device = next(iter(piece.sharding.device_set))
+        sharding, devices = epoch.sharding((epoch.local.index(device),), kind)
+        copy = xc.batched_copy_array_to_devices_with_sharding(
+            [piece], [_jax.DeviceList(devices)], [sharding], [xc.ArrayCopySemantics.ALWAYS_COPY]
+        )[0]
+        return copy, False
 
     @staticmethod
     def host_bytes(piece):

@@ -177,10 +177,11 @@ class JaxDevice final : public Device {
     const int index = IndexOf(jax.devices(), device);
     if (index < 0) return NoShard(device);
     GilScope gil;
-    ASSIGN_OR_RETURN(PyRef piece, Checked(PyObject_CallMethod(backend_.get(), "start_host_copy",
-                                                              "Oi", jax.array(), index)));
-    return std::unique_ptr<HostCopy>(
-        std::make_unique<JaxHostCopy>(backend_.get(), std::move(piece)));
+    ASSIGN_OR_RETURN(PyRef started, Checked(PyObject_CallMethod(backend_.get(), "start_host_copy",
+                                                                "Oi", jax.array(), index)));
+    return std::unique_ptr<HostCopy>(std::make_unique<JaxHostCopy>(
+        backend_.get(), PyRef::Steal(Borrowed(PyTuple_GetItem(started.get(), 0))),
+        PyObject_IsTrue(PyTuple_GetItem(started.get(), 1)) == 1));
   }
 
   absl::Status AwaitReady(absl::Span<const ArrayRef> arrays) override {

@@ -60,12 +60,15 @@ class JaxCompletion final : public Completion {
 // Waits for one shard's bytes.
 class JaxHostCopy final : public HostCopy {
  public:
-  JaxHostCopy(PyObject* backend, PyRef piece) : backend_(backend), piece_(std::move(piece)) {}
+  JaxHostCopy(PyObject* backend, PyRef piece, bool here)
+      : backend_(backend), piece_(std::move(piece)), here_(here) {}
   absl::StatusOr<HostShard> Await() override;
+  bool here() const override { return here_; }
 
  private:
   PyObject* const backend_;
   const PyRef piece_;
+  const bool here_;
 };
 
 // With the GIL: reads the dict that Backend.compile returns.

@@ -189,16 +189,7 @@ void OpGraph::Pump() {
 void OpGraph::Run(Send send) {
   ValueRef value = Find(send.buffer);
   OperationRef parked = Submit({value}, [this, value, send = std::move(send)] {
-    if (!value->error.ok()) {
-      host_->Push(send.to, send.transfer, value->error);
-      return;
-    }
-    auto copy = device_->StartHostCopy(value->array, send.device);
-    if (!copy.ok()) {
-      host_->Push(send.to, send.transfer, copy.status());
-      return;
-    }
-    host_->AwaitBytes(*std::move(copy), [this, send](absl::StatusOr<device::HostShard> shard) {
+    ReadShard(value, send.device, [this, send](absl::StatusOr<device::HostShard> shard) {
       host_->Push(send.to, send.transfer, BoxOf(std::move(shard), send));
     });
   });

@@ -171,8 +171,8 @@ class OpGraph {
   void Settle(const ValueRef& value);
   void Pump();
 
-  // Reading (op_graph_reads.cc). `done` is called here when there is no shard, else on a thread of
-  // the host's.
+  // Reading (op_graph_reads.cc). `done` is called here when there is no shard, or when it is small
+  // and in reach, else on a thread of the host's.
   void ReadShard(const ValueRef& value, int32_t device,
                  absl::AnyInvocable<void(absl::StatusOr<device::HostShard>)> done);
 

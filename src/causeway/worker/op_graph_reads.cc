@@ -12,6 +12,8 @@ namespace causeway::worker {
 namespace {
 
 constexpr int64_t kChunkBytes = 1 << 20;
+// What another thread would take longer to be woken for than to do.
+constexpr int64_t kSmallBytes = 64 << 10;
 
 // Answers a request once, with the first error, when all its parts are done. Thread-safe.
 class Parts {
@@ -44,6 +46,7 @@ void OpGraph::ReadShard(const ValueRef& value, int32_t device,
   if (!value->error.ok()) return done(value->error);
   auto copy = device_->StartHostCopy(value->array, device);
   if (!copy.ok()) return done(copy.status());
+  if ((*copy)->here() && value->array->bytes() <= kSmallBytes) return done((*copy)->Await());
   host_->AwaitBytes(*std::move(copy), std::move(done));
 }
 
