@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from end_to_end import Client, ClientError
+from end_to_end import Client, ClientError, Cluster
 
 LOST = ("DATA_LOSS", "DEADLINE_EXCEEDED", "NOT_FOUND")
 MISTAKES = {
@@ -36,6 +36,18 @@ MISTAKES = {
         "jax.block_until_ready(jax.jit(lambda a, b: a + b, donate_argnums=0)(x, x))",
         "INVALID_ARGUMENT",
     ),
+    "arrays of another shape than the program was compiled for": (
+        "f = jax.jit(lambda a: a + a.mean()).lower(jax.device_put(np.ones(8, np.float32), rows))\n"
+        "for _ in range(2):\n"
+        "    with np.testing.assert_raises_regex(Exception, 'takes float32.2. on|deleted'):\n"
+        "        out = f.compile().runtime_executable().execute_sharded(\n"
+        "            [jax.device_put(np.ones(16, np.float32), rows)])\n"
+        "        jax.block_until_ready(out.disassemble_into_single_device_arrays())\n"
+        "f.compile().runtime_executable().execute_sharded(\n"
+        "    [jax.device_put(np.ones(8, np.int32), rows)]\n"
+        ").disassemble_into_single_device_arrays()[0][0].block_until_ready()",
+        "INVALID_ARGUMENT: argument 0 of jit__lambda is int32[2]",
+    ),
     "an array that was donated": (
         "x = jax.device_put(np.ones(8, np.float32), rows)\n"
         "y = jax.jit(lambda a: a + 1, donate_argnums=0)(x)\n"
@@ -46,17 +58,27 @@ MISTAKES = {
 
 
 @pytest.fixture(scope="module")
-def client(start_cluster: Callable[..., Any]) -> Client:
-    cluster = start_cluster(slices=1, hosts_per_slice=2, devices_per_host=2)
+def cluster(start_cluster: Callable[..., Cluster]) -> Cluster:
+    return start_cluster(slices=1, hosts_per_slice=2, devices_per_host=2)
+
+
+@pytest.fixture(scope="module")
+def client(cluster: Cluster) -> Client:
     return cluster.client()
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_refused_and_the_session_goes_on(mistake: str, client: Client) -> None:
+def test_refused_and_the_session_goes_on(
+    mistake: str, cluster: Cluster, client: Client
+) -> None:
     code, expected = MISTAKES[mistake]
+    epochs = cluster.status()["counters"]["epoch_changes_total"]
     with pytest.raises(ClientError) as caught:
         client.do(code)
     text = str(caught.value)
+    # What can be seen to be wrong is refused before any worker hears of it.
+    if "memory" not in mistake:
+        assert cluster.status()["counters"]["epoch_changes_total"] == epochs
     assert expected.lower() in text.lower()
     assert not any(name in text for name in LOST), text
     # Programs over all workers still pair up rightly.

@@ -112,6 +112,11 @@ PATCHES = (
         "memoryview(x) and the like want memory in this process; a copy on the host has it",
     ),
     Patch(
+        "buffer-pointer",
+        "causeway.client.repairs_buffer_pointer",
+        "the stock client refuses unsafe_buffer_pointer(); on CPU devices a copy here has an address",
+    ),
+    Patch(
         "cost-analysis",
         "causeway.client.repairs_cost_analysis",
         "lowered.cost_analysis() is not offered by the stock client, but needs no remote device",

@@ -138,22 +138,27 @@ def _compile_options(options, devices):
     return parsed
 
 
-def _main_types(module):
-    """(dtype number, dims) of each result of the module's entry function."""
-    symbols = ir.SymbolTable(module.operation)
-    main = symbols["main"]
+def _array_types(kinds):
+    """(dtype number, dims) of each MLIR type."""
     out = []
-    for kind in ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value).results:
-        text = str(kind)
-        if "token" in text:
+    for kind in kinds:
+        if "token" in str(kind):
             out.append((_TOKEN, []))
             continue
         ranked = ir.RankedTensorType(kind)
         element = str(ranked.element_type)
-        if element not in _MLIR_NUMBER:
-            raise ValueError(f"results of element type {element} are not supported; cast them")
+        if element not in _MLIR_NUMBER or not ranked.has_static_shape:
+            raise ValueError(f"results of type {kind} are not supported; cast them")
         out.append((_MLIR_NUMBER[element], list(ranked.shape)))
     return out
+
+
+def _main_types(module):
+    """Types of the entry function's parameters (None: of other kinds) and of its results."""
+    main = ir.SymbolTable(module.operation)["main"]
+    function = ir.FunctionType(ir.TypeAttr(main.attributes["function_type"]).value)
+    parameters, _ = _or_error(lambda: _array_types(function.inputs))
+    return parameters, _array_types(function.results)
 
 
 _ALIAS = re.compile(r"\{[\d, ]*\}:\s*\((\d+),\s*\{[\d, ]*\},?\s*(may-alias|must-alias)?\)")
@@ -283,7 +288,9 @@ class Backend:
                 name = ir.StringAttr(attributes["sym_name"]).value
             return name, _main_types(module)
 
-        loaded, (name, outputs) = self._compile(epoch, code, options, devices, facts)
+        loaded, (name, (parameters, outputs)) = self._compile(
+            epoch, code, options, devices, facts
+        )
         seconds = time.monotonic() - started
         # jaxlib reads a layout that token results do not have, and ends the process.
         serialized = None
@@ -310,6 +317,7 @@ class Backend:
             "serialized": serialized or b"",
             "name": name,
             "fingerprint": fingerprint or b"",
+            "parameters": parameters,
             "outputs": outputs,
             "parameter_shardings": _shardings(loaded.get_parameter_shardings()),
             "output_shardings": _shardings(loaded.get_output_shardings()),

@@ -18,6 +18,29 @@ absl::Status CheckShardCount(int have, int want) {
       absl::StrCat(have, " shards for a sharding over ", want, " devices"));
 }
 
+// Whether shard `i` of `from` can be shard `k` of an array that is to be like `to`.
+absl::Status CheckShard(const core::ArraySpec& from, int i, const core::ArraySpec& to, int k) {
+  if (from.dtype != to.dtype) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "shard ", k, " has elements of ", model::DTypeName(from.dtype), ", the array of ",
+        model::DTypeName(to.dtype)));
+  }
+  if (!model::SameMemoryKind(from.sharding->memory_kind(), to.sharding->memory_kind())) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "shard ", k, " lies in memory '", from.sharding->memory_kind(),
+        "', but the sharding places it in '", to.sharding->memory_kind(), "'"));
+  }
+  ASSIGN_OR_RETURN(const model::Shape have, from.sharding->ShardShape(from.shape, i));
+  ASSIGN_OR_RETURN(const model::Shape want, to.sharding->ShardShape(to.shape, k));
+  if (have != want) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "shard ", k, " has the shape [", absl::StrJoin(have, ","), "], but a shard of [",
+        absl::StrJoin(to.shape, ","), "] under this sharding has [", absl::StrJoin(want, ","),
+        "]"));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 void Controller::MakeErrorArrays(SessionId id, const std::vector<ArrayHandle>& results,
@@ -48,6 +71,7 @@ absl::Status Controller::Assemble(SessionId id, ArrayHandle result, core::ArrayS
             absl::StrCat("shard ", i, " lies on device ", shard.device.value(),
                          " but the sharding places it on device ", list->devices[i].value()));
       }
+      RETURN_IF_ERROR(CheckShard(part->spec, 0, spec, static_cast<int>(i)));
       array->parts.push_back(std::move(shard));
     }
     array->spec = spec;
@@ -173,6 +197,8 @@ absl::Status Controller::RemapArrays(SessionId id, const std::vector<ArrayHandle
         int64_t i = a.start, j = b.start;
         for (; i < a.end && j < b.end;) {
           if (i < 0 || i >= from.num_shards() || j < 0 || j >= to.num_shards()) return bad;
+          RETURN_IF_ERROR(CheckShard(from.spec, static_cast<int>(i), to.spec,
+                                     static_cast<int>(j)));
           to.parts[j] = from.shard(i);
           if (to.parts[j].device != to.list->devices[j]) {
             return absl::InvalidArgumentError(

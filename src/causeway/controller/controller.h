@@ -285,6 +285,15 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
                              const Binding& binding, core::ExecuteResult* names)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  // arguments.cc
+  static absl::Status BindParameters(Binding& binding);
+  static absl::Status CheckArgument(Binding& binding, size_t index, const core::ArraySpec& spec);
+  // Marks what the launch takes over as deleted. INVALID_ARGUMENT, and nothing is marked, when an
+  // array that is taken over is an argument twice. The inputs that must survive go into `protect`.
+  static absl::Status MarkDonations(const Binding& binding, const core::ExecuteRequest& request,
+                                    absl::Span<const BufferRef> args,
+                                    absl::InlinedVector<int, 4>* protect);
+
   // execute.cc
   // The request that the launch's workers report to, when the client wants its status or the launch
   // is a mark (run_ahead.cc); 0 otherwise.

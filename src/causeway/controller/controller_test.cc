@@ -600,6 +600,159 @@ TEST_F(ControllerTest, DonationDeletesEveryAliasOfTheInput) {
   EXPECT_EQ(read->value.status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(ControllerTest, WhatAProgramDoesNotTakeReachesNoWorker) {
+  // f(u8[4] replicated, u8[4] cut in two), its first argument donated, on both workers.
+  core::CompileRequest request;
+  request.program = "two arguments";
+  request.devices = {DeviceId(0), DeviceId(2)};
+  std::shared_ptr<const core::ExecutableView> view;
+  controller_->Compile(session_, request, [&](auto result) { view = *result; });
+  for (int w = 0; w < 2; ++w) {
+    for (const auto& c : links_[w]->Of(control::Command::kCompile)) {
+      control::Event event;
+      event.mutable_reply()->set_request(c.compile().request());
+      control::CompileResult* result = event.mutable_reply()->mutable_compile();
+      result->set_serialized("blob");
+      result->set_has_parameters(true);
+      for (int i = 0; i < 2; ++i) {
+        control::ArrayType* type = result->add_parameters();
+        type->set_dtype(static_cast<int>(model::DType::kU8));
+        type->add_dims(4);
+      }
+      result->set_has_parameter_shardings(true);
+      result->add_parameter_shardings("");
+      // OTHER (3), tile_assignment_dimensions [2], tile_assignment_devices [0, 1].
+      result->add_parameter_shardings(std::string("\x08\x03\x1a\x01\x02\x22\x02\x00\x01", 9));
+      *result->add_outputs() = result->parameters(0);
+      result->add_donated_inputs(0);
+      Send(w, event);
+    }
+  }
+  ASSERT_NE(view, nullptr);
+  model::OpSharding halves;
+  halves.type = model::OpSharding::Type::kOther;
+  halves.tile_dims = {2};
+  halves.tile_devices = {0, 1};
+  const model::ShardingRef cut = *model::Sharding::Hlo(request.devices, "device", halves);
+  const model::ShardingRef whole = *model::Sharding::Hlo(request.devices, "device", {});
+  auto put = [&](uint64_t handle, model::DType dtype, int64_t n, const model::ShardingRef& how) {
+    core::HostShards source;
+    source.shape = {n};
+    source.shard_indices = {0, 1};
+    source.holds_whole_array = true;
+    source.bytes = std::make_shared<Bytes>(std::string(n * model::HostByteWidth(dtype), 'x'));
+    ASSERT_TRUE(controller_
+                    ->MakeArray(session_, ArrayHandle(handle), {dtype, {n}, how, ""}, {source})
+                    .ok());
+  };
+  put(1, model::DType::kU8, 4, whole);
+  put(2, model::DType::kU8, 4, cut);
+  put(3, model::DType::kS8, 4, cut);
+  put(4, model::DType::kU8, 8, cut);
+  put(5, model::DType::kU8, 3, cut);
+  auto run = [&](std::vector<uint64_t> args) {
+    core::ExecuteRequest call;
+    call.executable = view->handle;
+    for (uint64_t arg : args) call.args.push_back(ArrayHandle(arg));
+    call.results = {ArrayHandle(9)};
+    return controller_->Execute(session_, call).status();
+  };
+  const auto launches = [&] { return links_[0]->Of(control::Command::kLaunch).size(); };
+  const struct {
+    std::vector<uint64_t> args;
+    const char* text;
+  } mistakes[] = {
+      {{1}, "takes 2 arguments, but 1 were given"},
+      {{1, 2, 2}, "takes 2 arguments, but 3 were given"},
+      {{1, 1}, "is uint8[4] on each device, but the program takes uint8[2]"},
+      {{2, 2}, "is uint8[2] on each device, but the program takes uint8[4]"},
+      {{1, 3}, "is int8[2] on each device, but the program takes uint8[2]"},
+      {{1, 4}, "is uint8[4] on each device, but the program takes uint8[2]"},
+      {{1, 5}, "does not divide it evenly"},
+  };
+  for (const auto& mistake : mistakes) {
+    const absl::Status status = run(mistake.args);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << mistake.text;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(mistake.text));
+    EXPECT_EQ(Fetch(9)->value.status(), status);
+  }
+  EXPECT_EQ(launches(), 0);
+  // Nothing was taken over by what was refused.
+  EXPECT_TRUE(run({1, 2}).ok());
+  EXPECT_EQ(launches(), 1);
+  EXPECT_TRUE(*controller_->IsDeleted(session_, ArrayHandle(1)));
+}
+
+TEST_F(ControllerTest, WhatIsTakenOverIsUsedByNobodyElseInTheCall) {
+  auto view = Compile(4, /*donate=*/true);
+  Put(1, 4, "abcd");
+  core::ExecuteRequest call;
+  call.executable = view->handle;
+  call.args = {ArrayHandle(1), ArrayHandle(1)};
+  call.results = {ArrayHandle(2)};
+  const absl::Status status = controller_->Execute(session_, call).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("use a buffer that was previously donated in the same call"));
+  EXPECT_TRUE(links_[0]->Of(control::Command::kLaunch).empty());
+  EXPECT_FALSE(*controller_->IsDeleted(session_, ArrayHandle(1)));
+}
+
+TEST_F(ControllerTest, AnArrayIsAssembledOfWhatFitsTheDescription) {
+  const std::vector<DeviceId> devices = Devices(2);
+  auto put = [&](uint64_t handle, int device, model::DType dtype, int64_t n,
+                 const std::string& memory = "device") {
+    core::HostShards source;
+    source.shape = {n};
+    source.shard_indices = {0};
+    source.bytes = std::make_shared<Bytes>(std::string(n, 'x'));
+    ASSERT_TRUE(controller_
+                    ->MakeArray(session_, ArrayHandle(handle),
+                                {dtype, {n}, model::Sharding::SingleDevice(DeviceId(device), memory),
+                                 ""},
+                                {source})
+                    .ok());
+  };
+  put(1, 0, model::DType::kU8, 2);
+  put(2, 1, model::DType::kU8, 2);
+  put(3, 1, model::DType::kS8, 2);
+  put(4, 1, model::DType::kU8, 3);
+  put(5, 1, model::DType::kU8, 2, "pinned_host");
+  model::OpSharding halves;
+  halves.type = model::OpSharding::Type::kOther;
+  halves.tile_dims = {2};
+  halves.tile_devices = {0, 1};
+  const core::ArraySpec spec{model::DType::kU8, {4},
+                             *model::Sharding::Hlo(devices, "device", halves), ""};
+  auto assemble = [&](uint64_t second) {
+    return controller_->Assemble(session_, ArrayHandle(9), spec,
+                                 {ArrayHandle(1), ArrayHandle(second)},
+                                 core::CopySemantics::kReuseInput);
+  };
+  EXPECT_TRUE(assemble(2).ok());
+  const std::pair<uint64_t, const char*> misfits[] = {
+      {1, "lies on device 0"},
+      {3, "elements of int8, the array of uint8"},
+      {4, "has the shape [3], but a shard of [4] under this sharding has [2]"},
+      {5, "in memory 'pinned_host'"},
+  };
+  for (const auto& [second, text] : misfits) {
+    const absl::Status status = assemble(second);
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << text;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(text));
+  }
+  // The same holds for an array that is made of another one's shards.
+  ASSERT_TRUE(assemble(2).ok());
+  core::ArraySpec other = spec;
+  other.dtype = model::DType::kS8;
+  EXPECT_THAT(std::string(controller_
+                              ->RemapArrays(session_, {ArrayHandle(9)}, {other},
+                                            {{0, 0, {{0, 2, 1}}, {{0, 2, 1}}}},
+                                            core::CopySemantics::kReuseInput, {ArrayHandle(10)})
+                              .message()),
+              HasSubstr("elements of uint8, the array of int8"));
+}
+
 TEST_F(ControllerTest, AClosedSessionFreesWhatItHeld) {
   auto view = Compile(4);
   Put(1, 4, "abcd");

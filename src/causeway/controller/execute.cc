@@ -85,8 +85,13 @@ absl::StatusOr<core::ExecuteResult> Controller::Execute(SessionId id,
 
 absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& request,
                                 const Executable& executable, const core::ExecuteResult& names) {
-  const Binding& binding = *executable.binding;
+  Binding& binding = *executable.binding;
   const core::ProgramInfo& info = *binding.program->info;
+  if (binding.parameters.has_value() && request.args.size() != binding.parameters->size()) {
+    return absl::InvalidArgumentError(absl::StrCat(info.name, " takes ",
+                                                   binding.parameters->size(), " arguments, but ",
+                                                   request.args.size(), " were given"));
+  }
   absl::InlinedVector<BufferRef, 16> args;
   std::vector<core::GateRef> gates;
   for (size_t i = 0; i < request.args.size(); ++i) {
@@ -97,6 +102,7 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
                        array->list->devices.size(), " of them) than the program runs on (",
                        binding.list->devices.size(), "); jax.device_put it there first"));
     }
+    RETURN_IF_ERROR(CheckArgument(binding, i, array->spec));
     RETURN_IF_ERROR(CheckLoss(*array));
     ASSIGN_OR_RETURN(BufferRef whole, Whole(array));
     if (whole->gate != nullptr && whole->gate->failed()) return whole->gate->error();
@@ -112,19 +118,12 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
 
   // Donated inputs that must survive are copied first by the members.
   absl::InlinedVector<int, 4> protect;
-  for (int i : info.donated_inputs) {
-    if (i < 0 || static_cast<size_t>(i) >= args.size()) continue;
-    const bool keep = std::find(request.non_donatable.begin(), request.non_donatable.end(), i) !=
-                      request.non_donatable.end();
-    if (keep) {
-      protect.push_back(i);
-    } else {
-      for (const auto& mark : args[i]->deleted_marks) *mark = true;
-      if (PLANTED("controller.free_before_use")) {
-        FreeNow(args[i]);
-        FlushFrees();
-      }
+  RETURN_IF_ERROR(MarkDonations(binding, request, args, &protect));
+  if (PLANTED("controller.free_before_use")) {
+    for (const BufferRef& arg : args) {
+      if (arg->deleted()) FreeNow(arg);
     }
+    FlushFrees();
   }
 
   core::GateRef gate;

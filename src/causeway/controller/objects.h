@@ -122,10 +122,20 @@ struct Program {
 };
 using ProgramRef = std::shared_ptr<Program>;
 
+// What a program takes on each of its devices.
+struct Parameter {
+  model::DType dtype = model::DType::kInvalid;
+  model::Shape tile;
+  // The latest argument that was found to fit: another one like it needs no second look.
+  model::Shape fits_shape;
+  model::ShardingRef fits_sharding;
+};
+
 struct Binding {
   BindingId id;
   ProgramRef program;
   DeviceListRef list;
+  std::optional<std::vector<Parameter>> parameters;  // absent: unknown
   std::vector<core::ArraySpec> outputs;
   std::vector<model::Shape> output_shard_shapes;
   std::vector<int64_t> output_bytes;

@@ -24,7 +24,7 @@ namespace {
 constexpr int kMaxCompileAttempts = 4;
 
 // What is in the files may change with the version: then no older file is found.
-constexpr int kDiskFormat = 1;
+constexpr int kDiskFormat = 2;
 
 // Such programs name one client's functions by number: no other client can use them.
 bool CallsItsClient(const core::CompileRequest& request) {
@@ -219,12 +219,15 @@ void Controller::CallbacksGone(const ProgramRef& program) {
 }
 
 void Controller::StartCompile(const ProgramRef& program) {
-  // Any live worker can compile for any devices; take turns.
+  // Any live worker can compile for any devices; take turns. One that is still joining does it when
+  // it has joined.
   const size_t n = workers_.size();
   WorkerState* chosen = nullptr;
-  for (size_t k = 0; k < n && chosen == nullptr; ++k) {
+  for (size_t k = 0; k < n; ++k) {
     WorkerState& candidate = workers_[(program->id.value() + program->attempts + k) % n];
-    if (candidate.alive) chosen = &candidate;
+    if (!candidate.alive || (chosen != nullptr && !candidate.epoch_open)) continue;
+    chosen = &candidate;
+    if (candidate.epoch_open) break;
   }
   ++program->attempts;
   const RequestId request = NewRequest([this, program](PendingRequest& reply) {
@@ -273,6 +276,7 @@ void Controller::Compiled(const ProgramRef& program, absl::StatusOr<wire::Compil
     auto info = std::make_shared<core::ProgramInfo>();
     info->name = std::move(result.name);
     info->fingerprint = std::move(result.fingerprint);
+    info->parameters = std::move(result.parameters);
     info->output_dtypes = std::move(result.output_dtypes);
     info->output_shapes = std::move(result.output_shapes);
     info->parameter_shardings = std::move(result.parameter_shardings);
@@ -281,6 +285,7 @@ void Controller::Compiled(const ProgramRef& program, absl::StatusOr<wire::Compil
     info->output_layouts = std::move(result.output_layouts);
     info->output_memory_kinds = std::move(result.output_memory_kinds);
     info->donated_inputs = std::move(result.donated_inputs);
+    std::sort(info->donated_inputs.begin(), info->donated_inputs.end());
     info->memory_stats = std::move(result.memory_stats);
     info->generated_code_bytes = result.generated_code_bytes;
     program->info = std::move(info);
@@ -315,6 +320,7 @@ absl::StatusOr<BindingRef> Controller::Bind(const ProgramRef& program, const Dev
   binding->program = program;
   binding->list = list;
   const core::ProgramInfo& info = *program->info;
+  RETURN_IF_ERROR(BindParameters(*binding));
   for (size_t i = 0; i < info.output_dtypes.size(); ++i) {
     core::ArraySpec spec;
     spec.dtype = info.output_dtypes[i];

@@ -98,6 +98,7 @@ struct CompileRequest {
 struct ProgramInfo {
   std::string name;
   std::string fingerprint;  // empty: unknown
+  std::optional<std::vector<model::ArrayType>> parameters;  // absent: unknown
   std::vector<model::DType> output_dtypes;
   std::vector<model::Shape> output_shapes;  // global
   // Serialized xla.OpSharding each; absent when the program has none (one device).

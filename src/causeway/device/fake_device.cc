@@ -190,6 +190,10 @@ int FakeDevice::AbortCollectives() {
 }
 
 absl::StatusOr<Compiled> FakeDevice::Compile(const CompileRequest& request) {
+  {
+    absl::MutexLock lock(fabric_->mu());
+    if (own_ids_.empty()) return absl::FailedPreconditionError("no epoch is open");
+  }
   ASSIGN_OR_RETURN(FakeProgram program, ParseFakeProgram(request.code));
   Compiled compiled;
   compiled.serialized = request.code;
@@ -261,7 +265,7 @@ absl::StatusOr<Launched> FakeDevice::Launch(Program& program, absl::Span<const A
     *static_cast<const FakeArray&>(*args[static_cast<size_t>(i)]).deleted = true;
   }
   Launched launched;
-  for (const OutputType& type : loaded.program.output_types) {
+  for (const ArrayType& type : loaded.program.output_types) {
     std::vector<FakeCellRef> cells;
     for (size_t s = 0; s < loaded.local.size(); ++s) cells.push_back(std::make_shared<FakeCell>());
     launched.outputs.push_back(

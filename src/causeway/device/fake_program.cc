@@ -41,7 +41,7 @@ bool ParseOut(const Words& words, FakeProgram* program) {
   if (words.size() != 3) return false;
   const size_t open = words[1].find('[');
   if (open == std::string::npos || words[1].back() != ']') return false;
-  OutputType type;
+  ArrayType type;
   type.dtype = DTypeOf(words[1].substr(0, open));
   const std::string inside = words[1].substr(open + 1, words[1].size() - open - 2);
   for (absl::string_view dim : absl::StrSplit(inside, ',', absl::SkipWhitespace())) {

@@ -38,7 +38,7 @@ struct FakeProgram {
   std::string name;
   int num_inputs = 0;
   std::vector<FakeInstruction> body;
-  std::vector<OutputType> output_types;
+  std::vector<ArrayType> output_types;
   std::vector<int> output_values;
   std::vector<int32_t> donated;
 };

@@ -31,6 +31,17 @@ std::vector<int64_t> Ints(PyObject* sequence) {
   return out;
 }
 
+// Pairs of an element type and dimensions.
+std::vector<ArrayType> ArrayTypes(PyObject* sequence) {
+  std::vector<ArrayType> out;
+  ForEach(sequence, [&](PyObject* pair) {
+    PyRef dtype = PyRef::Steal(PySequence_GetItem(pair, 0));
+    PyRef dims = PyRef::Steal(PySequence_GetItem(pair, 1));
+    out.push_back({static_cast<int32_t>(PyToInt(dtype.get())), Ints(dims.get())});
+  });
+  return out;
+}
+
 std::optional<std::vector<std::string>> MaybeStrings(PyObject* sequence) {
   if (sequence == nullptr || sequence == Py_None) return std::nullopt;
   std::vector<std::string> out;
@@ -81,11 +92,11 @@ Compiled ReadCompiled(PyObject* dict) {
   c.serialized = PyToString(Item(dict, "serialized"));
   c.name = PyToString(Item(dict, "name"));
   c.fingerprint = PyToString(Item(dict, "fingerprint"));
-  ForEach(Item(dict, "outputs"), [&](PyObject* pair) {
-    PyRef dtype = PyRef::Steal(PySequence_GetItem(pair, 0));
-    PyRef dims = PyRef::Steal(PySequence_GetItem(pair, 1));
-    c.outputs.push_back({static_cast<int32_t>(PyToInt(dtype.get())), Ints(dims.get())});
-  });
+  c.outputs = ArrayTypes(Item(dict, "outputs"));
+  if (PyObject* parameters = Item(dict, "parameters");
+      parameters != nullptr && parameters != Py_None) {
+    c.parameters = ArrayTypes(parameters);
+  }
   c.parameter_shardings = MaybeStrings(Item(dict, "parameter_shardings"));
   c.output_shardings = MaybeStrings(Item(dict, "output_shardings"));
   c.parameter_layouts_status = MaybeError(Item(dict, "parameter_layouts_error"));

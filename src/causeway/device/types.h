@@ -84,7 +84,7 @@ struct CompileRequest {
   int kind = 0;
 };
 
-struct OutputType {
+struct ArrayType {
   int32_t dtype = 0;
   std::vector<int64_t> dims;  // global
 };
@@ -94,7 +94,8 @@ struct Compiled {
   std::string serialized;  // empty: this program cannot be serialised, compile it where it runs
   std::string name;
   std::string fingerprint;
-  std::vector<OutputType> outputs;
+  std::optional<std::vector<ArrayType>> parameters;  // absent: unknown
+  std::vector<ArrayType> outputs;
   std::optional<std::vector<std::string>> parameter_shardings;  // xla.OpSharding
   std::optional<std::vector<std::string>> output_shardings;
   absl::Status parameter_layouts_status;

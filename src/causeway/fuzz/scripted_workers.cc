@@ -127,7 +127,7 @@ void ScriptedWorkers::Answer(Worker& worker, WorkerId id, const control::Command
       return;
     case control::Command::kCompile: {
       if (compile_.outputs().empty()) {
-        control::OutputType* output = compile_.add_outputs();
+        control::ArrayType* output = compile_.add_outputs();
         output->set_dtype(static_cast<int>(model::DType::kF32));
         output->add_dims(4);
       }

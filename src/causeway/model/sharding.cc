@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/status_macros.h"
 
@@ -239,6 +240,34 @@ absl::StatusOr<Shape> Sharding::ShardShape(const Shape& shape, int i) const {
   const absl::StatusOr<Box> box = ShardBox(shape, i);
   if (!box.ok()) return box.status();
   return box->shape();
+}
+
+absl::StatusOr<Shape> Sharding::TileShape(const Shape& shape) const {
+  if (kind_ == Kind::kConcrete) {
+    ASSIGN_OR_RETURN(Shape first, ShardShape(shape, 0));
+    for (int i = 1; i < num_shards(); ++i) {
+      ASSIGN_OR_RETURN(const Shape other, ShardShape(shape, i));
+      if (other != first) {
+        return absl::InvalidArgumentError(absl::StrCat(
+            "shard ", i, " has the shape [", absl::StrJoin(other, ","), "], shard 0 has [",
+            absl::StrJoin(first, ","), "]"));
+      }
+    }
+    return first;
+  }
+  if (kind_ != Kind::kHlo || op_.type != OpSharding::Type::kOther) return ShardShape(shape, 0);
+  if (op_.tile_dims.size() < shape.size()) return ShardBox(shape, 0).status();
+  Shape tile;
+  for (size_t d = 0; d < shape.size(); ++d) tile.push_back(CeilDiv(shape[d], op_.tile_dims[d]));
+  return tile;
+}
+
+bool Sharding::Even(const Shape& shape) const {
+  if (kind_ != Kind::kHlo || op_.type != OpSharding::Type::kOther) return true;
+  for (size_t d = 0; d < shape.size() && d < op_.tile_dims.size(); ++d) {
+    if (shape[d] % op_.tile_dims[d] != 0) return false;
+  }
+  return true;
 }
 
 absl::StatusOr<Box> Sharding::ShardBox(const Shape& shape, int i) const {

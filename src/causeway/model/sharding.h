@@ -11,10 +11,17 @@
 
 #include "absl/status/statusor.h"
 #include "causeway/base/strong_id.h"
+#include "causeway/model/dtype.h"
 
 namespace causeway::model {
 
 using Shape = std::vector<int64_t>;
+
+// What is known of an array wherever it lies.
+struct ArrayType {
+  DType dtype = DType::kInvalid;
+  Shape shape;  // global
+};
 
 // A half-open box of an array, one [start, limit) a dimension.
 struct Box {
@@ -83,6 +90,12 @@ class Sharding {
 
   // Shape of shard `i` of an array of `shape`. INVALID_ARGUMENT when the ranks do not fit.
   absl::StatusOr<Shape> ShardShape(const Shape& shape, int i) const;
+  // Shape of one device's part of a program's parameter or result: as XLA has it, with the last tiles
+  // padded to the size of all others. INVALID_ARGUMENT when the shards differ in another way, or the
+  // ranks do not fit.
+  absl::StatusOr<Shape> TileShape(const Shape& shape) const;
+  // Whether no shard is smaller than the tile.
+  bool Even(const Shape& shape) const;
   // The part of the array that shard `i` holds; UNIMPLEMENTED for kinds that do not say
   // (Concrete with several shards, Opaque, ConcreteEven that is not replicated).
   absl::StatusOr<Box> ShardBox(const Shape& shape, int i) const;

@@ -208,4 +208,22 @@ TEST(Shapes, TileAssignmentsOfNoClusterAreRefused) {
 }
 
 }  // namespace
+TEST(Sharding, TilesArePaddedWhereShardsAreCut) {
+  OpSharding op;
+  op.type = OpSharding::Type::kOther;
+  op.tile_dims = {4, 1};
+  op.tile_devices = {3, 2, 1, 0};
+  const ShardingRef cut = *Sharding::Hlo(
+      {DeviceId(0), DeviceId(1), DeviceId(2), DeviceId(3)}, "", op);
+  EXPECT_EQ(*cut->TileShape({8, 3}), Shape({2, 3}));
+  EXPECT_TRUE(cut->Even({8, 3}));
+  EXPECT_EQ(*cut->TileShape({7, 3}), Shape({2, 3}));
+  EXPECT_EQ(*cut->ShardShape({7, 3}, 0), Shape({1, 3}));
+  EXPECT_FALSE(cut->Even({7, 3}));
+  EXPECT_FALSE(cut->TileShape({1, 2, 3}).ok());
+  const ShardingRef differ =
+      Sharding::Concrete({DeviceId(0), DeviceId(1)}, "", {3}, {{1}, {2}});
+  EXPECT_FALSE(differ->TileShape({3}).ok());
+}
+
 }  // namespace causeway::model

@@ -62,19 +62,33 @@ void ToProto(const FromPieces& source, control::ShardBuild* out) {
   }
 }
 
+absl::StatusOr<std::vector<model::ArrayType>> FromProto(
+    const google::protobuf::RepeatedPtrField<control::ArrayType>& types) {
+  std::vector<model::ArrayType> out;
+  for (const control::ArrayType& type : types) {
+    if (!model::IsKnownDType(type.dtype())) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("control stream: a program with unknown element type ", type.dtype()));
+    }
+    out.push_back({static_cast<model::DType>(type.dtype()),
+                   model::Shape(type.dims().begin(), type.dims().end())});
+    RETURN_IF_ERROR(model::CheckShape(out.back().shape));
+  }
+  return out;
+}
+
 absl::StatusOr<CompileResult> FromProto(const control::CompileResult& from) {
   CompileResult out;
   out.serialized = from.serialized();
   out.name = from.name();
   out.fingerprint = from.fingerprint();
-  for (const control::OutputType& type : from.outputs()) {
-    if (!model::IsKnownDType(type.dtype())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("control stream: an output of unknown element type ", type.dtype()));
-    }
-    out.output_dtypes.push_back(static_cast<model::DType>(type.dtype()));
-    out.output_shapes.emplace_back(type.dims().begin(), type.dims().end());
-    RETURN_IF_ERROR(model::CheckShape(out.output_shapes.back()));
+  ASSIGN_OR_RETURN(std::vector<model::ArrayType> outputs, FromProto(from.outputs()));
+  for (model::ArrayType& output : outputs) {
+    out.output_dtypes.push_back(output.dtype);
+    out.output_shapes.push_back(std::move(output.shape));
+  }
+  if (from.has_parameters()) {
+    ASSIGN_OR_RETURN(out.parameters, FromProto(from.parameters()));
   }
   if (from.has_parameter_shardings()) {
     out.parameter_shardings.emplace(from.parameter_shardings().begin(),

@@ -163,6 +163,7 @@ struct CompileResult {
   std::string serialized;
   std::string name;
   std::string fingerprint;
+  std::optional<std::vector<model::ArrayType>> parameters;  // absent: unknown
   std::vector<model::DType> output_dtypes;
   std::vector<model::Shape> output_shapes;
   std::optional<std::vector<std::string>> parameter_shardings;

@@ -168,15 +168,22 @@ void ToProto(const std::vector<std::vector<int64_t>>& layouts,
   }
 }
 
+void ToProto(const std::vector<device::ArrayType>& types,
+             google::protobuf::RepeatedPtrField<control::ArrayType>* out) {
+  for (const device::ArrayType& type : types) {
+    auto* to = out->Add();
+    to->set_dtype(type.dtype);
+    for (const int64_t dim : type.dims) to->add_dims(dim);
+  }
+}
+
 void ToProto(const device::Compiled& c, control::CompileResult* out) {
   out->set_serialized(c.serialized);
   out->set_name(c.name);
   out->set_fingerprint(c.fingerprint);
-  for (const auto& output : c.outputs) {
-    auto* type = out->add_outputs();
-    type->set_dtype(output.dtype);
-    for (const int64_t dim : output.dims) type->add_dims(dim);
-  }
+  ToProto(c.outputs, out->mutable_outputs());
+  out->set_has_parameters(c.parameters.has_value());
+  if (c.parameters.has_value()) ToProto(*c.parameters, out->mutable_parameters());
   out->set_has_parameter_shardings(c.parameter_shardings.has_value());
   for (const auto& s : c.parameter_shardings.value_or(std::vector<std::string>())) {
     out->add_parameter_shardings(s);

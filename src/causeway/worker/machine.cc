@@ -74,6 +74,8 @@ void Machine::On(Welcome welcome) {
   if (life_.exchange(welcome.incarnation.value()) != welcome.incarnation.value()) {
     ledger_.Abort(EpochId(~uint64_t{0}), absl::DataLossError("the head forgot this worker"));
     host_->CutCollectives();
+    absl::MutexLock lock(&early_mu_);
+    early_.clear();
   }
   Post([this, welcome = std::move(welcome)] { StartLife(welcome); });
 }
@@ -115,6 +117,19 @@ void Machine::On(FailTransfer fail) {
 }
 
 void Machine::On(Compile compile) {
+  {
+    // XLA compiles with the client of an epoch. A process that has just taken a place in the cluster
+    // is asked as soon as it has attached.
+    absl::MutexLock lock(&early_mu_);
+    if (!opened_) {
+      early_.push_back(std::move(compile));
+      return;
+    }
+  }
+  RunCompile(std::move(compile));
+}
+
+void Machine::RunCompile(Compile compile) {
   host_->RunAside([this, compile = std::move(compile)] {
     auto compiled = device_->Compile(compile.what);
     ++compiles_;
@@ -326,7 +341,16 @@ void Machine::FinishOpening() {
                      absl::FormatDuration(opening.bound), "; restart this worker"));
   }
   opened.drain_us = static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(drained)));
+  const bool open = opened.status.ok();
   Emit(std::move(opened));
+  if (!open) return;  // the head counts this worker as lost, and asks another one
+  std::vector<Compile> early;
+  {
+    absl::MutexLock lock(&early_mu_);
+    opened_ = true;
+    early.swap(early_);
+  }
+  for (Compile& compile : early) RunCompile(std::move(compile));
 }
 
 }  // namespace causeway::worker

@@ -132,6 +132,7 @@ class Machine final : private GraphHost {
   void On(SetNodes nodes);
   void On(AbortEpoch abort);
   void On(Compile compile);
+  void RunCompile(Compile compile);
   void On(Introspect introspect);
   void On(Ping ping);
   void On(Chunk chunk) { OnChunk(std::move(chunk)); }
@@ -160,6 +161,10 @@ class Machine final : private GraphHost {
 
   mutable absl::Mutex progress_mu_;
   OpGraph::Waiting waiting_ ABSL_GUARDED_BY(progress_mu_);  // as of the latest Ping
+
+  absl::Mutex early_mu_;
+  bool opened_ ABSL_GUARDED_BY(early_mu_) = false;  // an epoch, once in this process
+  std::vector<Compile> early_ ABSL_GUARDED_BY(early_mu_);  // asked before that
 
   // The operation lane's.
   struct Opening {

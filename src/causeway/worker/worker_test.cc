@@ -126,6 +126,24 @@ TEST_F(WorkerTest, AnswersEveryKindOfQuestion) {
   EXPECT_EQ(pong->pong().compiles(), 1);
 }
 
+TEST_F(WorkerTest, ACompileWaitsForTheFirstEpoch) {
+  StartWorker(0);
+  const control::Hello hello = Welcome(0, 1);
+  control::Command command;
+  command.mutable_compile()->set_request(500);
+  command.mutable_compile()->set_code(kAddOne);
+  head_.Send(0, command);
+  // The worker has read it.
+  command.mutable_ping()->set_number(1);
+  head_.Send(0, command);
+  ASSERT_TRUE(head_.WaitEvent(0, [](const control::Event& e) { return e.has_pong(); }).ok());
+  OpenEpoch(1, {1}, {hello.data_address()});
+  auto compiled = head_.WaitReply(0, 500);
+  ASSERT_TRUE(compiled.ok());
+  EXPECT_EQ(compiled->reply.status().code(), 0) << compiled->reply.status().message();
+  EXPECT_EQ(compiled->reply.compile().name(), "add_one");
+}
+
 TEST_F(WorkerTest, WorkersReduceSendAndBreakOff) {
   std::vector<std::string> addresses;
   for (int w = 0; w < 2; ++w) StartWorker(w);

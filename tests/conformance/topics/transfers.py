@@ -1,5 +1,6 @@
 """Arrays that move: between hosts, devices, shardings and meshes; arrays made from pieces."""
 
+import ctypes
 import sys
 
 import jax
@@ -171,6 +172,19 @@ def test_dlpack_from_and_to_the_host(jax_env, record):
         record(f"in {number}", array)
         record(f"out {number}", np.from_dlpack(array + 1))
     assert not hasattr(array, "__cuda_array_interface__")
+
+
+def test_buffer_pointer(jax_env):
+    array = jax.device_put(VALUE, jax_env.devices[5])
+    address = array.unsafe_buffer_pointer()
+    there = (ctypes.c_char * array.nbytes).from_address(address)
+    assert bytes(there) == VALUE.tobytes()
+    assert array.unsafe_buffer_pointer() == address
+    copy = jnp.array(array, copy=True)
+    assert copy.unsafe_buffer_pointer() != address
+    with pytest.raises(ValueError):
+        split = NamedSharding(jax_env.mesh((8,), ("x",)), P("x"))
+        jax.device_put(VALUE, split).unsafe_buffer_pointer()
 
 
 def test_buffer_protocol(jax_env, record):

@@ -1,0 +1,127 @@
+"""Processes that die while users' Python runs: in a worker, or in the client for a program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from end_to_end import ClientError
+
+# `mark` tells the test that the function has begun; it goes on when the other file is there.
+HELPERS = """
+import pathlib, time
+def wait_here(mark, gate):
+    mark.touch()
+    until = time.monotonic() + 60
+    while not gate.exists() and time.monotonic() < until:
+        time.sleep(0.01)
+like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+half = [NamedSharding(Mesh(np.array(devices[2 * k:2 * k + 2]), "x"), P("x")) for k in range(2)]
+total = jax.jit(lambda a: a + a.sum())
+def check():
+    x = jax.device_put(np.arange(8, dtype=np.float32), rows)
+    return np.asarray(total(total(x))).tolist()
+"""
+CHECKED = [8 * 28.0 + 28.0 + 28.0 + n for n in range(8)]
+
+
+@pytest.fixture
+def cluster(fresh: Callable[..., Any]) -> Iterator[Any]:
+    yield fresh(slices=2, hosts_per_slice=1, devices_per_host=2, announce_slices="true")
+
+
+def _client(cluster: Any, folder: Path) -> Any:
+    client = cluster.client()
+    client.do(HELPERS)
+    client.do(f"mark, gate = (pathlib.Path({str(folder)!r}) / name for name in ('mark', 'gate'))")
+    assert client.do("result = check()") == CHECKED
+    return client
+
+
+def _wait_for(path: Path) -> None:
+    until = time.monotonic() + 30.0
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} never came"
+        time.sleep(0.01)
+
+
+def _lost_and_back(cluster: Any, client: Any) -> None:
+    """The slice that was killed is restored, and the same session uses it again."""
+    cluster.ask("restore", 1)
+    cluster.wait_for("all back", lambda s: all(w["state"] == "alive" for w in s["workers"]))
+    assert client.do("result = check()") == CHECKED
+
+
+def test_a_worker_dies_while_colocated_python_runs_in_it(cluster: Any, tmp_path: Path) -> None:
+    client = _client(cluster, tmp_path)
+    client.do(
+        """
+        from jax.experimental import colocated_python
+        @colocated_python.colocated_python
+        def slow(x):
+            import pathlib, time
+            pathlib.Path(MARK).touch()
+            time.sleep(60)
+            return x
+        @colocated_python.colocated_python
+        def quick(x):
+            return x + 1
+        """.replace("MARK", repr(str(tmp_path / "mark")))
+    )
+    client.do("there = jax.device_put(np.ones(4, np.float32), half[1])")
+    client.do("here = jax.device_put(np.ones(4, np.float32), half[0])")
+    client.do("result = np.asarray(quick(there)).tolist()")
+    client.begin("np.asarray(slow(there))")
+    _wait_for(tmp_path / "mark")
+    cluster.ask("kill", 1)
+    with pytest.raises(ClientError, match="DATA_LOSS: slice 1 lost: worker 1"):
+        client.finish(30.0)
+    # The other worker's Python goes on.
+    assert client.do("result = np.asarray(quick(here)).tolist()") == [2.0] * 4
+    _lost_and_back(cluster, client)
+    again = "result = np.asarray(quick(jax.device_put(np.ones(4, np.float32), half[1]))).tolist()"
+    assert client.do(again) == [2.0] * 4
+
+
+def test_a_worker_dies_while_it_waits_for_a_callback(cluster: Any, tmp_path: Path) -> None:
+    client = _client(cluster, tmp_path)
+    client.do(
+        """
+        @jax.jit
+        def f(x):
+            return jax.pure_callback(lambda x: (wait_here(mark, gate), x * 2)[1], like(x), x).sum()
+        x = jax.device_put(np.ones(8, np.float32), rows)
+        """
+    )
+    client.begin("np.asarray(f(x))")
+    _wait_for(tmp_path / "mark")
+    cluster.ask("kill", 1)
+    with pytest.raises(ClientError, match="DATA_LOSS: slice 1 lost: worker 1"):
+        client.finish(30.0)
+    (tmp_path / "gate").touch()  # the answer finds nobody who wants it
+    _lost_and_back(cluster, client)
+    assert client.do(
+        "result = float(f(jax.device_put(np.ones(8, np.float32), rows)))") == 16.0
+
+
+def test_a_client_is_killed_in_a_callback(cluster: Any, tmp_path: Path) -> None:
+    client = _client(cluster, tmp_path)
+    other = _client(cluster, tmp_path)
+    client.do(
+        """
+        @jax.jit
+        def f(x):
+            return jax.pure_callback(lambda x: (wait_here(mark, gate), x)[1], like(x), x).sum()
+        x = jax.device_put(np.ones(8, np.float32), rows)
+        """
+    )
+    client.begin("np.asarray(f(x))")
+    _wait_for(tmp_path / "mark")
+    client.kill()
+    # The launch that waited for it ends with an error, and nobody else hears of it.
+    assert other.do("result = check()", 30.0) == CHECKED
+    status = cluster.wait_for("its session ends", lambda s: len(s["sessions"]) == 1)
+    assert all(worker["state"] == "alive" for worker in status["workers"])
