@@ -114,7 +114,7 @@ PATCHES = (
     Patch(
         "buffer-pointer",
         "causeway.client.repairs_buffer_pointer",
-        "the stock client refuses unsafe_buffer_pointer(); on CPU devices a copy here has an address",
+        "the stock client refuses unsafe_buffer_pointer(); a copy here has an address",
     ),
     Patch(
         "cost-analysis",
