@@ -102,6 +102,7 @@ inline constexpr int kSlicesMax = 1 << 12;
 inline constexpr int kHostsPerSliceMax = 1 << 12;
 inline constexpr int kWorkersMax = 1 << 12;
 inline constexpr int kSparesMax = 1 << 10;
+inline constexpr size_t kLossesKept = 16;  // of each place, with their texts
 inline constexpr size_t kSentinelsMax = 2 * kWorkersMax;  // connections to the death watch
 
 // ---------------------------------------------------------------- operations over HTTP

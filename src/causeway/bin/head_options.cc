@@ -37,7 +37,8 @@ ABSL_FLAG(int, incarnations_per_worker, 0,
           "Node ids a worker may use up, one for each restart and each failure in the cluster; 0 = "
           "by the cluster's size.");
 ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5),
-          "How often a worker is asked whether it lives; three answers missed, and it is lost.");
+          "How often a worker is asked whether it lives. One that answers none of three questions is "
+          "lost: three beats after the first, or sooner where answers use to come at once.");
 ABSL_FLAG(std::string, ready_file, "", "Written as JSON with the real ports once serving.");
 ABSL_FLAG(std::string, compile_cache, "",
           "Directory where compiled programs stay for later heads; empty = none.");

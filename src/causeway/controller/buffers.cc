@@ -34,6 +34,7 @@ absl::StatusOr<DeviceListRef> Controller::Intern(const std::vector<DeviceId>& de
                                [&](const DeviceList::Member& m) { return m.worker == worker; });
     if (member == list->members.end()) {
       list->members.push_back({worker, {}});
+      list->workers.push_back(worker);
       member = list->members.end() - 1;
     }
     member->devices.push_back(id);
@@ -103,22 +104,20 @@ bool Controller::PartLost(const Buffer& buffer, WorkerId worker) const {
   return !state.alive || state.joined_version > buffer.birth;
 }
 
-absl::Status Controller::LostError(WorkerId id) const {
+absl::Status Controller::LostError(WorkerId id, int64_t birth) const {
   const WorkerState& worker = workers_[id.value()];
-  return absl::DataLossError(absl::StrCat(
-      "slice ", topology_.SliceOf(id), " lost: worker ", id.value(),
-      worker.hello.pid == 0
-          ? std::string()
-          : absl::StrCat(" (pid ", worker.hello.pid, " on ", worker.hello.host, ")"),
-      ": ", worker.lost_why,
-      worker.arrays_lost == 0 ? std::string()
-                              : absl::StrCat("; ", worker.arrays_lost, " arrays affected"),
-      "; what it held is gone: restore it from a snapshot or from replicas"));
+  for (const WorkerState::Loss& loss : worker.losses) {
+    if (birth >= 0 && loss.version > birth) return loss.error;
+  }
+  if (!worker.losses.empty()) return worker.losses.back().error;
+  return absl::DataLossError(absl::StrCat("slice ", topology_.SliceOf(id), " lost: worker ",
+                                          id.value(), ": ", worker.lost_why,
+                                          "; start it, or use the devices of other slices"));
 }
 
 absl::Status Controller::CheckLoss(const Array& array) const {
   auto check = [this](const Buffer& buffer, WorkerId worker) -> absl::Status {
-    return PartLost(buffer, worker) ? LostError(worker) : absl::OkStatus();
+    return PartLost(buffer, worker) ? LostError(worker, buffer.birth) : absl::OkStatus();
   };
   if (array.whole != nullptr) {
     for (const DeviceList::Member& member : array.list->members) {

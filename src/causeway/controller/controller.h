@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
@@ -34,6 +35,7 @@
 #include "causeway/controller/compile_cache.h"
 #include "causeway/controller/objects.h"
 #include "causeway/controller/reshard_plan.h"
+#include "causeway/core/epochs.h"
 #include "causeway/core/runtime.h"
 #include "causeway/core/status_source.h"
 #include "causeway/core/worker_link.h"
@@ -66,6 +68,8 @@ struct ControllerOptions {
   int missed_beats_max = 3;
   // How long an epoch change may wait for a worker's collectives to break off.
   absl::Duration drain_max = absl::Seconds(10);
+  // How long a worker may take to enter an epoch, its new XLA client included.
+  absl::Duration open_max = absl::Minutes(2);
   // How long a launch over several workers may stand still because a living member does not start
   // it while another waits inside it; infinite: for ever.
   absl::Duration launch_start_max = absl::Minutes(10);
@@ -84,7 +88,10 @@ struct ControllerOptions {
   int64_t inline_bytes_max = 64 << 10;
 };
 
-class Controller : public core::Runtime, public core::WorkerSink, public core::StatusSource {
+class Controller : public core::Runtime,
+                   public core::WorkerSink,
+                   public core::StatusSource,
+                   private core::EpochHost {
  public:
   Controller(ControllerOptions options, Membership& membership, Clock& clock, Timers& timers,
              Random& random);
@@ -203,7 +210,9 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   bool PartLost(const Buffer& buffer, WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // DATA_LOSS naming the first lost slice under the array, or OK.
   absl::Status CheckLoss(const Array& array) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  absl::Status LostError(WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // DATA_LOSS with the first loss of the place after `birth`, or else the latest.
+  absl::Status LostError(WorkerId worker, int64_t birth = -1) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // One buffer with all shards of the array on its own device list (aliasing, no copy).
   absl::StatusOr<BufferRef> Whole(const ArrayRef& array) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   ArrayRef ErrorArray(absl::Status error) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -333,12 +342,15 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   WorkerState& State(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   wire::NodeMap Nodes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void WorkerLost(WorkerState& worker, const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Writes the verdict down: from now on the place is empty, and this is why.
+  absl::Status NoteLoss(WorkerState& worker, const std::string& why)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Gives the place to a worker: its Welcome, the epoch, and word of it to the others.
   absl::Status Join(WorkerState& worker, const core::WorkerHello& hello,
                     std::shared_ptr<core::WorkerLink> link,
                     const core::WorkerAdmission& admission) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // The place that this incarnation holds; nullptr when it holds none (any more).
-  WorkerState* Living(WorkerId id, Incarnation incarnation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  WorkerState* Living(Incarnation incarnation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   // spares.cc
   absl::Status TakeSpare(Spare spare) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -350,24 +362,32 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void SpareGone(Incarnation incarnation, const std::string& why)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void PingSpares() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // membership.cc, continued
-  // Fails what is unconfirmed, breaks off collectives and opens the next epoch.
-  void ChangeEpoch(const absl::Status& cause) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Handle(WorkerState& worker, wire::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // A member could start the first launch of a binding; the last one lets all of them go.
-  void MemberArrived(WorkerId worker, LaunchSeq seq) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // heartbeats.cc
   void Heartbeat();
+  void BeatLater(absl::Duration after);
+  // Sends the ping that is due, and takes down when to look again. False: nobody answers.
+  bool Beats(core::Pulse& pulse, core::WorkerLink& link, absl::Time* next)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // Phases of the recovery that is under way.
-  void NoteEpochOpened(const wire::EpochOpenedEvent& opened) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // worker_events.cc
+  void Handle(WorkerState& worker, wire::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void TransferFailed(const WorkerState& from, const wire::TransferFailedEvent& lost)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
-  // watchdog.cc
-  // Ends the epoch, naming who is missing, when a launch has stood still for too long.
-  void WatchLaunches() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  // Tells the watchers that the slice is whole again, once after a loss.
-  void NoteWholeSlice(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // epoch_actions.cc: core::EpochHost, called by epochs_ under the lock
+  absl::StatusOr<int> NewNode(WorkerId member) override;
+  void Confirmed(LaunchSeq seq) override;
+  void FailLaunches(const absl::Status& cause) override;
+  void Abort(EpochId epoch, EpochId next, absl::Span<const WorkerId> members,
+             const absl::Status& cause) override;
+  void Open(EpochId epoch, absl::Span<const WorkerId> members) override;
+  void SetNodes(EpochId epoch, absl::Span<const WorkerId> members) override;
+  void Proceed(EpochId epoch, LaunchSeq seq, absl::Span<const WorkerId> members) override;
+  void SliceLost(int slice, WorkerId member, const absl::Status& cause) override;
+  void SliceBack(int slice, WorkerId member) override;
+  void SetTimer(core::EpochTimer timer, absl::Duration after) override;
+  void GiveUp(WorkerId member, const std::string& why) override;
 
   const ControllerOptions options_;
   Membership& membership_;
@@ -379,34 +399,19 @@ class Controller : public core::Runtime, public core::WorkerSink, public core::S
   core::EventLog events_{limits::kEventsMax};
 
   mutable absl::Mutex mu_;
-  core::RecoveryStatus recovery_ ABSL_GUARDED_BY(mu_);
-  absl::Time recovery_begun_ ABSL_GUARDED_BY(mu_);  // by the clock that never jumps
-  absl::flat_hash_set<int> lost_slices_ ABSL_GUARDED_BY(mu_);  // since then not whole again
   model::Topology topology_ ABSL_GUARDED_BY(mu_);
   std::vector<WorkerState> workers_ ABSL_GUARDED_BY(mu_);
   std::vector<Spare> spares_ ABSL_GUARDED_BY(mu_);  // in order of arrival
-  // Where those are that came as spares and have a place.
-  absl::flat_hash_map<Incarnation, WorkerId> spare_places_ ABSL_GUARDED_BY(mu_);
-  EpochId epoch_ ABSL_GUARDED_BY(mu_){1};
-  uint64_t epoch_first_seq_ ABSL_GUARDED_BY(mu_) = 1;
+  core::Epochs epochs_ ABSL_GUARDED_BY(mu_);
+  absl::Time recovery_begun_ ABSL_GUARDED_BY(mu_);  // wall
+  // Of the launches that epochs_ gave a place, from first_gate_ on; null once confirmed.
+  std::deque<core::GateRef> gates_ ABSL_GUARDED_BY(mu_);
+  uint64_t first_gate_ ABSL_GUARDED_BY(mu_) = 1;
   int64_t version_ ABSL_GUARDED_BY(mu_) = 1;
-  // First launches whose members wait for each other, by place: who has come.
-  struct Meeting {
-    size_t members = 0;
-    std::vector<WorkerId> here;
-  };
-  absl::flat_hash_map<LaunchSeq, Meeting> meetings_ ABSL_GUARDED_BY(mu_);
   uint64_t next_incarnation_ ABSL_GUARDED_BY(mu_) = 1;
-  uint64_t next_seq_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;  // buffers, programs, bindings, transfers, requests
   uint64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;
-  // Launches that a member has not started while another is inside: who, and since when.
-  struct Missing {
-    WorkerId worker;
-    absl::Time since;
-  };
-  std::map<LaunchSeq, Missing> missing_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<SessionId, std::unique_ptr<Session>> sessions_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::vector<DeviceId>, DeviceListRef> lists_ ABSL_GUARDED_BY(mu_);
   absl::flat_hash_map<std::string, ProgramRef> programs_ ABSL_GUARDED_BY(mu_);

@@ -119,9 +119,12 @@ class ControllerTest : public ::testing::Test {
     hello.runtime_version = runtime_;
     return hello;
   }
-  void Attach(int w) {
+  void Attach(int w) { Attach(w, 100 + w); }
+  void Attach(int w, int pid) {
     links_[w] = std::make_shared<FakeLink>();
-    auto admission = controller_->OnAttached(Hello(w), links_[w]);
+    core::WorkerHello hello = Hello(w);
+    hello.pid = pid;
+    auto admission = controller_->OnAttached(hello, links_[w]);
     ASSERT_TRUE(admission.ok()) << admission.status();
     incarnations_[w] = admission->incarnation;
     control::Event event;
@@ -415,6 +418,39 @@ TEST_F(ControllerTest, ALossIsToldOnceWithItsVictimsCounted) {
   ASSERT_EQ(back.events.size(), 1);
   EXPECT_EQ(back.events[0].kind, "back");
   EXPECT_EQ(back.events[0].slice, 1);
+}
+
+TEST_F(ControllerTest, ALossNamesTheProcessThatHadTheValue) {
+  auto lost = [this](uint64_t handle) {
+    auto read = Fetch(handle);
+    EXPECT_TRUE(read->done);
+    EXPECT_EQ(read->value.status().code(), absl::StatusCode::kDataLoss);
+    return std::string(read->value.status().message());
+  };
+  core::HostShards source;
+  source.shape = {4};
+  source.shard_indices = {0};
+  auto put = [&](uint64_t handle) {
+    source.bytes = std::make_shared<Bytes>("gone");
+    core::ArraySpec spec{model::DType::kU8, {4},
+                         model::Sharding::SingleDevice(DeviceId(2), "device"), ""};
+    ASSERT_TRUE(controller_->MakeArray(session_, ArrayHandle(handle), spec, {source}).ok());
+  };
+  put(1);
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "killed by signal 9 (SIGKILL)");
+  EXPECT_THAT(lost(1), HasSubstr("worker 1 (pid 101 on here): killed by signal 9 (SIGKILL) at"));
+  // The place is another process's now, which has done nothing.
+  Attach(1, 900);
+  EXPECT_THAT(lost(1), HasSubstr("(pid 101 on here): killed by signal 9 (SIGKILL) at"));
+  EXPECT_THAT(lost(1), HasSubstr("; 1 arrays affected;"));
+  // When that one dies as well, each value has its own cause.
+  put(2);
+  controller_->OnDetached(WorkerId(1), incarnations_[1], "it answered no heartbeats");
+  EXPECT_THAT(lost(1), HasSubstr("(pid 101 on here): killed by signal 9 (SIGKILL) at"));
+  EXPECT_THAT(lost(2), HasSubstr("(pid 900 on here): it answered no heartbeats at"));
+  // What is made there now was never anywhere: the latest cause tells why.
+  put(3);
+  EXPECT_THAT(lost(3), HasSubstr("(pid 900 on here)"));
 }
 
 TEST_F(ControllerTest, ASpareTakesTheNextLostPlace) {

@@ -129,10 +129,10 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
   core::GateRef gate;
   LaunchSeq seq;
   if (binding.several_workers()) {
-    const int members = static_cast<int>(binding.list->members.size());
-    gate = core::Gate::Create(PLANTED("controller.gate_opens_early") ? 1 : members);
+    gate = core::Gate::Create(1);
     for (const core::GateRef& input : gates) gate->After(input);
-    seq = LaunchSeq(next_seq_++);
+    seq = epochs_.Launched(binding.list->workers);
+    gates_.push_back(gate);
     ++counters_.gang_launches;
   } else {
     gate = core::Gate::Join(gates);
@@ -157,11 +157,10 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
 
   const RequestId report = WatchExecution(session, names.status, *binding.list, gate);
   const wire::Encoded command =
-      wire::EncodeLaunch({binding.id, epoch_, seq, report, arg_ids, output_ids, protect});
+      wire::EncodeLaunch({binding.id, epochs_.epoch(), seq, report, arg_ids, output_ids, protect});
   for (const DeviceList::Member& member : binding.list->members) {
     WorkerState& worker = State(member.worker);
     EnsureLoaded(worker, binding);
-    if (seq.value() != 0) worker.unconfirmed.emplace_back(seq, gate);
     if (report.value() != 0) Expect(report, worker.id);
     worker.link->Send(command);
   }

@@ -214,7 +214,7 @@ absl::Status Controller::LaunchHost(Session& session, const core::ExecuteRequest
   }
   const RequestId report = WatchExecution(session, names.status, *binding.list, gate);
   const wire::Encoded command = wire::EncodeLaunch(
-      {binding.id, epoch_, LaunchSeq(), report, args, outputs, {}, request.stream});
+      {binding.id, epochs_.epoch(), LaunchSeq(), report, args, outputs, {}, request.stream});
   for (const DeviceList::Member& member : binding.list->members) {
     WorkerState& worker = State(member.worker);
     EnsureLoaded(worker, binding);

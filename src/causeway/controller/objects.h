@@ -22,6 +22,7 @@
 #include "causeway/base/strong_id.h"
 #include "causeway/callbacks/programs.h"
 #include "causeway/core/gate.h"
+#include "causeway/core/pulse.h"
 #include "causeway/core/runtime.h"
 #include "causeway/core/worker_link.h"
 #include "causeway/model/dtype.h"
@@ -40,6 +41,7 @@ struct DeviceList {
   uint64_t id = 0;  // in order of creation; gives tables an order that no address decides
   std::vector<DeviceId> devices;
   std::vector<Member> members;  // in order of first appearance
+  std::vector<WorkerId> workers;  // of the members
 };
 using DeviceListRef = std::shared_ptr<const DeviceList>;
 
@@ -214,26 +216,25 @@ struct Counters {
 // One place in the cluster and the process that fills it.
 struct WorkerState {
   WorkerId id;
-  bool alive = false;
+  bool alive = false;  // attached: commands may be queued
   Incarnation incarnation;
   std::shared_ptr<core::WorkerLink> link;
   core::WorkerHello hello;
-  int node = 0;
-  bool epoch_open = false;  // its XLA client of the current epoch is up
   int64_t joined_version = 0;  // buffers born earlier have no part here
   std::string lost_why = "it has not joined yet";
-  int64_t arrays_lost = 0;  // arrays that had a shard here when it was lost
+  // What became of earlier processes here, oldest first: the membership's version, and the error.
+  struct Loss {
+    int64_t version = 0;
+    absl::Status error;
+  };
+  std::deque<Loss> losses;
   absl::Time changed;
   absl::flat_hash_set<ProgramId> programs;
   absl::flat_hash_set<BindingId> bindings;
   std::map<RequestId, int> requests;  // replies due from it
-  // Multi-worker launches it has not confirmed, in order.
-  std::deque<std::pair<LaunchSeq, core::GateRef>> unconfirmed;
-  uint64_t pings_sent = 0;
-  uint64_t pongs_seen = 0;
+  core::Pulse pulse;
   absl::Time last_heard;
   std::map<std::string, int64_t> stats;
-  wire::LaunchProgress progress;  // as of the latest heartbeat
   std::map<std::string, int64_t> transfers;  // by class and path
   std::string transfer_fallback;             // why a path was left last
 };
@@ -243,8 +244,7 @@ struct Spare {
   core::WorkerHello hello;
   std::shared_ptr<core::WorkerLink> link;
   core::WorkerAdmission admission;
-  uint64_t pings_sent = 0;
-  uint64_t pongs_seen = 0;
+  core::Pulse pulse;
 };
 
 }  // namespace causeway::controller

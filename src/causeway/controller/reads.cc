@@ -71,7 +71,9 @@ absl::StatusOr<std::vector<Controller::Part>> Controller::PartsOf(const Array& a
     ShardRef shard = array.shard(i);
     ASSIGN_OR_RETURN(model::Box box, spec.sharding->ShardBox(spec.shape, i));
     const bool gone = PartLost(*shard.buffer, topology_.WorkerOf(shard.device));
-    if (gone && lost.ok()) lost = LostError(topology_.WorkerOf(shard.device));
+    if (gone && lost.ok()) {
+      lost = LostError(topology_.WorkerOf(shard.device), shard.buffer->birth);
+    }
     auto it =
         std::find_if(parts.begin(), parts.end(), [&](const Part& p) { return p.box == box; });
     if (it == parts.end()) {

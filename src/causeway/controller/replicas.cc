@@ -14,7 +14,7 @@ absl::StatusOr<std::vector<ShardRef>> Controller::LiveShards(const Array& array)
     shards.push_back(array.shard(i));
     const WorkerId worker = topology_.WorkerOf(shards[i].device);
     if (!PartLost(*shards[i].buffer, worker)) continue;
-    if (lost.ok()) lost = LostError(worker);
+    if (lost.ok()) lost = LostError(worker, shards[i].buffer->birth);
     shards[i].buffer = nullptr;
   }
   if (lost.ok()) return shards;

@@ -27,13 +27,13 @@ absl::Status Controller::TakeSpare(Spare spare) {
         absl::StrCat("this cluster has ", spares_.size(), " spares, it takes no more"));
   }
   NoteSpare(spare, nullptr, "waits for a place");
+  spare.pulse = core::Pulse(options_.heartbeat, options_.missed_beats_max, clock_.Now());
   spares_.push_back(std::move(spare));
   return absl::OkStatus();
 }
 
 absl::Status Controller::FillPlace(WorkerState& place, Spare& spare) {
   RETURN_IF_ERROR(Join(place, spare.hello, spare.link, spare.admission));
-  spare_places_[spare.admission.incarnation] = place.id;
   if (spare.hello.worker != place.id) {
     NoteSpare(spare, &place, absl::StrCat("takes the place of worker ", place.id.value()));
   }
@@ -61,7 +61,7 @@ void Controller::NoteSpare(const Spare& spare, const WorkerState* place,
     event.slice = topology_.SliceOf(place->id);
     event.worker = place->id;
   }
-  event.epoch = epoch_;
+  event.epoch = epochs_.epoch();
   event.cause = cause;
   event.time = clock_.WallNow();
   events_.Append(std::move(event));
@@ -72,7 +72,7 @@ void Controller::SpareEvent(Incarnation incarnation, const wire::Event& event) {
   if (pong == nullptr) return;
   for (Spare& spare : spares_) {
     if (spare.admission.incarnation != incarnation) continue;
-    spare.pongs_seen = std::max(spare.pongs_seen, pong->number);
+    spare.pulse.Answered(pong->number, clock_.Now());
   }
 }
 
@@ -82,19 +82,6 @@ void Controller::SpareGone(Incarnation incarnation, const std::string& why) {
     NoteSpare(*it, nullptr, absl::StrCat("is gone: ", why));
     spares_.erase(it);
     return;
-  }
-}
-
-void Controller::PingSpares() {
-  for (size_t i = 0; i < spares_.size();) {
-    Spare& spare = spares_[i];
-    if (spare.pings_sent >= spare.pongs_seen + options_.missed_beats_max) {
-      spare.link->Close("it answers no heartbeats");
-      SpareGone(spare.admission.incarnation, "it answers no heartbeats");
-      continue;
-    }
-    spare.link->Send(wire::EncodePing(++spare.pings_sent));
-    ++i;
   }
 }
 

@@ -13,15 +13,14 @@ core::ClusterStatus Controller::GetStatus() {
   const absl::Time now = clock_.WallNow();
   core::ClusterStatus out;
   out.shape = options_.shape;
-  out.epoch = epoch_;
-  out.complete = std::all_of(workers_.begin(), workers_.end(),
-                             [](const WorkerState& w) { return w.alive && w.epoch_open; });
+  out.epoch = epochs_.epoch();
+  out.complete = epochs_.complete();
   for (const WorkerState& worker : workers_) {
     core::WorkerStatus w;
     w.id = worker.id;
     w.slice = topology_.SliceOf(worker.id);
     w.alive = worker.alive;
-    w.state = worker.alive ? (worker.epoch_open ? "alive" : "joining")
+    w.state = worker.alive ? (epochs_.in(worker.id) ? "alive" : "joining")
                            : (worker.hello.pid == 0 ? "waiting" : "lost");
     if (!worker.alive) w.why = worker.lost_why;
     w.pid = worker.hello.pid;
@@ -31,10 +30,10 @@ core::ClusterStatus Controller::GetStatus() {
     w.device_kind = worker.hello.device_kind;
     w.runtime_version = worker.hello.runtime_version;
     w.incarnation = worker.incarnation;
-    w.node = worker.alive ? worker.node : 0;
+    w.node = epochs_.node(worker.id);
     if (worker.hello.pid != 0) w.last_heard_age = now - std::max(worker.last_heard, worker.changed);
     if (worker.alive) w.queued_bytes = worker.link->queued_bytes();
-    w.unconfirmed_launches = static_cast<int64_t>(worker.unconfirmed.size());
+    w.unconfirmed_launches = epochs_.unconfirmed(worker.id);
     w.stats = worker.stats;
     w.transfers = worker.transfers;
     w.transfer_fallback = worker.transfer_fallback;
@@ -80,7 +79,8 @@ core::ClusterStatus Controller::GetStatus() {
       {"download_bytes_total", counters_.download_bytes},
       {"buffers_freed_total", counters_.buffers_freed},
   };
-  out.recovery = recovery_;
+  out.recovery = epochs_.recovery();
+  out.recovery.begun = recovery_begun_;
   out.gauges = {
       {"buffers", live_buffers_},
       {"buffer_bytes", live_bytes_},
