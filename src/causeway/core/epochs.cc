@@ -120,17 +120,17 @@ LaunchSeq Epochs::Launched(absl::Span<const WorkerId> members) {
 void Epochs::Confirmed(WorkerId place, EpochId epoch, LaunchSeq seq, absl::Time now) {
   if (epoch != epoch_) return;
   std::deque<LaunchSeq>& pending = At(place).pending;
-  while (!pending.empty() && pending.front() <= seq) {
+  const LaunchSeq last(seq.value() + (PLANTED("epochs.confirms_one_too_many") ? 1 : 0));
+  while (!pending.empty() && pending.front() <= last) {
     const LaunchSeq confirmed = pending.front();
     pending.pop_front();
-    int& due = due_[confirmed.value() - due_first_];
-    if (--due > 0 && !PLANTED("epochs.one_confirmation_is_enough")) continue;
+    if (--due_[confirmed.value() - due_first_] > 0) continue;
     host_->Confirmed(confirmed);
     if (recovery_.epoch == epoch_ && recovery_.launched == absl::Duration()) {
       recovery_.launched = now - recovery_begun_;
     }
   }
-  for (; !due_.empty() && due_.front() <= 0; ++due_first_) due_.pop_front();
+  for (; !due_.empty() && due_.front() == 0; ++due_first_) due_.pop_front();
 }
 
 void Epochs::LaunchFailed(WorkerId place, EpochId epoch, const absl::Status& status,
