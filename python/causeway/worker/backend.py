@@ -496,6 +496,7 @@ class Backend:
     def host_bytes(piece):
         """(address, size, owner, dims, bytes an element, element type) once the dense bytes are
         there."""
+        piece.block_until_ready()  # see adopt
         value = np.asarray(piece)
         shape = value.shape  # not the array's: a result on one device does not know its shape
         value = np.ascontiguousarray(value)
@@ -518,6 +519,8 @@ class Backend:
         epoch = self._current()
         pieces = array._arrays
         kind = pieces[0].sharding.memory_kind
+        # jaxlib ends the process when asked for the memory of a value whose allocation failed.
+        array.block_until_ready()
         if views is None:
             views = [np.asarray(piece) for piece in pieces]
         ordinals = tuple(ordinals)
