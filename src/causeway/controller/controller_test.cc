@@ -502,6 +502,28 @@ TEST_F(ControllerTest, ASpareTakesTheNextLostPlace) {
   EXPECT_EQ(Gauge("spares"), 0);
 }
 
+TEST_F(ControllerTest, ACompileGoesOnWithTheSpareThatTakesOver) {
+  bool done = false;
+  ControllerOptions options;
+  options.shape.devices_per_host = 2;
+  Controller alone(options, membership_, clock_, timers_, random_);
+  auto first = std::make_shared<FakeLink>(), spare_link = std::make_shared<FakeLink>();
+  const auto joined = alone.OnAttached(Hello(0), first);
+  ASSERT_TRUE(joined.ok());
+  core::WorkerHello hello = Hello(-1);
+  hello.spare = true;
+  hello.pid = 777;
+  ASSERT_TRUE(alone.OnAttached(hello, spare_link).ok());
+  core::CompileRequest request;
+  request.program = "program";
+  request.devices = Devices(2);
+  alone.Compile(alone.OpenSession("test"), request, [&done](auto) { done = true; });
+  ASSERT_EQ(first->Of(control::Command::kCompile).size(), 1);
+  alone.OnDetached(WorkerId(0), joined->incarnation, "killed");
+  EXPECT_FALSE(done) << "nobody was alive to compile on, though a spare stood by";
+  EXPECT_EQ(spare_link->Of(control::Command::kCompile).size(), 1);
+}
+
 TEST_F(ControllerTest, ASpareThatGoesTakesNothing) {
   auto link = std::make_shared<FakeLink>();
   core::WorkerHello hello = Hello(-1);

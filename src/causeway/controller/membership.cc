@@ -202,15 +202,16 @@ void Controller::WorkerLost(WorkerState& worker, const std::string& why) {
   auto requests = std::move(worker.requests);
   worker.requests.clear();
   if (!shut_down_) epochs_.Lost(worker.id, error, clock_.Now());
-  for (const auto& [request, replies] : requests) {
-    for (int i = 0; i < replies; ++i) Replied(request, error);
-  }
   // Bytes that were on their way from it will not come.
   const wire::Encoded fail = wire::EncodeFailTransfers(worker.id, error);
   for (WorkerState& other : workers_) {
     if (other.alive) other.link->Send(fail);
   }
   if (!shut_down_) FillFromSpares(worker);
+  // Last, so that what is tried again finds the spare.
+  for (const auto& [request, replies] : requests) {
+    for (int i = 0; i < replies; ++i) Replied(request, error);
+  }
 }
 
 absl::Status Controller::NoteLoss(WorkerState& worker, const std::string& why) {

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/log.h"
+#include "causeway/base/probes.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/controller.h"
 
@@ -41,7 +42,7 @@ absl::Status Controller::FillPlace(WorkerState& place, Spare& spare) {
 }
 
 void Controller::FillFromSpares(WorkerState& place) {
-  if (spares_.empty()) return;
+  if (spares_.empty() || PLANTED("controller.spare_stays_idle")) return;
   Spare spare = std::move(spares_.front());
   spares_.erase(spares_.begin());
   const absl::Status filled = FillPlace(place, spare);

@@ -16,6 +16,11 @@ absl::Status Closed() {
 }  // namespace
 
 void FakeFabric::Post(const std::set<int>& ids, int id, Message value, Done done) {
+  // A set of one has no connections that could be cut: XLA drops such an all-reduce altogether.
+  if (ids.size() == 1) {
+    done(std::move(value));
+    return;
+  }
   Communicator& c = communicators_[ids];
   if (c.broken) {
     done(Closed());

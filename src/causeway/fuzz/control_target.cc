@@ -104,7 +104,7 @@ class Worker final : public worker::GraphHost {
       Settle();
     }
     CHECK_EQ(ledger_.inflight(), 0);
-    graph_->Reset();
+    graph_->Reset(0);
   }
 
   // GraphHost.
@@ -136,7 +136,7 @@ class Worker final : public worker::GraphHost {
     ledger_.Abort(EpochId(~uint64_t{0}), absl::DataLossError("the head forgot this worker"));
     device_.AbortCollectives();
     Settle();
-    graph_->Reset();
+    graph_->Reset(0);
     ledger_.Reset();
   }
   void On(const worker::OpenEpoch& open) {

@@ -400,7 +400,11 @@ void Client::Copy() {
     from->MarkDeleted();
     if (shaken) Forget(from);
   }
-  Add(std::move(made));
+  const ModelArrayRef added = Add(std::move(made));
+  // A lost shard is replaced by a live replica's copy, or by the replica itself where that one lies
+  // on the target's device: then both are deleted together. Shards that differ were never replicas,
+  // which JAX cannot know either: whose value stands there now is nobody's promise.
+  if (shaken && !same && !added->tiled && (!always || !added->uniform())) Forget(added);
 }
 
 void Client::Reshard() {

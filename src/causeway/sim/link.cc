@@ -2,6 +2,7 @@
 #include "causeway/sim/link.h"
 
 #include <utility>
+#include <variant>
 
 #include "causeway/base/limits.h"
 #include "causeway/sim/process.h"
@@ -22,23 +23,24 @@ controller::Outbox::Limits OutboxLimits(const Plan& plan) {
 Link::Link(World& world, std::shared_ptr<Process> process)
     : world_(world),
       process_(process),
-      worker_(process->worker()),
+      home_(process->home()),
       outbox_(OutboxLimits(world.plan)),
       commands_(world.scheduler, world.random, world.plan.network_max,
-                [this] { return world_.HeadOpenAt(worker_); }),
+                [this] { return world_.HeadOpenAt(home_); }),
       bulk_(world.scheduler, world.random, world.plan.network_max,
-            [this] { return world_.HeadOpenAt(worker_); }),
+            [this] { return world_.HeadOpenAt(home_); }),
       events_(world.scheduler, world.random, world.plan.network_max,
-              [this] { return world_.HeadOpenAt(worker_); }) {}
+              [this] { return world_.HeadOpenAt(home_); }) {}
 
 void Link::Hello(core::WorkerHello hello) {
   events_.Send([self = shared_from_this(), hello = std::move(hello)] { self->Admit(hello); });
 }
 
 void Link::Admit(const core::WorkerHello& hello) {
+  said_ = hello.worker;
   absl::StatusOr<core::WorkerAdmission> admission =
       world_.controller->OnAttached(hello, shared_from_this());
-  world_.Note("head: worker ", worker_, " pid ", hello.pid, " attaches: ",
+  world_.Note("head: worker ", place_, " pid ", hello.pid, " attaches: ",
               admission.ok() ? absl::StrCat("incarnation ", admission->incarnation.value())
                              : admission.status().ToString());
   if (!admission.ok()) {
@@ -49,14 +51,13 @@ void Link::Admit(const core::WorkerHello& hello) {
   }
   admitted_ = attached_ = true;
   incarnation_ = admission->incarnation;
-  world_.WorkerBack(worker_);
   Pump();
 }
 
 void Link::Event(std::string bytes) {
   events_.Send([self = shared_from_this(), bytes = std::move(bytes)] {
     if (self->attached_) {
-      self->world_.controller->OnEvent(WorkerId(self->worker_), self->incarnation_, bytes);
+      self->world_.controller->OnEvent(self->said_, self->incarnation_, bytes);
     }
   });
 }
@@ -74,8 +75,9 @@ void Link::Broken() {
 
 void Link::Send(std::shared_ptr<const std::string> command) {
   if (closing_) return;
+  if (place_ < 0) Welcomed(*command);
   if (world_.trace.on()) {
-    world_.Note("head -> worker ", worker_, ": ", Describe(*command));
+    world_.Note("head -> worker ", place_, ": ", Describe(*command));
   }
   outbox_.PushCommand(std::move(command));
   Pump();
@@ -120,8 +122,8 @@ void Link::Pump() {
 void Link::Close(absl::string_view reason) {
   if (closing_) return;
   closing_ = true;
-  world_.Note("head closes worker ", worker_, ": ", reason);
-  if (!std::exchange(lost_, true)) world_.WorkerLost(worker_);
+  world_.Note("head closes worker ", place_, ": ", reason);
+  Lost();
   commands_.Send([weak = process_, self = shared_from_this(), why = std::string(reason)] {
     if (auto p = weak.lock()) p->OnStreamEnd(self.get(), absl::UnavailableError(why));
   });
@@ -135,9 +137,23 @@ void Link::Detach(const std::string& why) {
   if (!attached_) return;
   attached_ = false;
   closing_ = true;
-  world_.Note("head: worker ", worker_, " is detached: ", why);
-  if (!std::exchange(lost_, true)) world_.WorkerLost(worker_);
-  world_.controller->OnDetached(WorkerId(worker_), incarnation_, why);
+  world_.Note("head: worker ", place_, " is detached: ", why);
+  const bool news = Lost();
+  world_.controller->OnDetached(said_, incarnation_, why);
+  if (news) world_.ExpectFilled(place_);
+}
+
+void Link::Welcomed(const std::string& command) {
+  const auto decoded = worker::DecodeCommand(command);
+  if (!decoded.ok() || !std::holds_alternative<worker::Welcome>(*decoded)) return;
+  place_ = std::get<worker::Welcome>(*decoded).worker.value();
+  world_.WorkerBack(place_, process_.lock());
+}
+
+bool Link::Lost() {
+  if (place_ < 0 || std::exchange(lost_, true)) return false;
+  world_.WorkerLost(place_);
+  return true;
 }
 
 }  // namespace causeway::sim

@@ -38,11 +38,17 @@ class Link final : public core::WorkerLink, public std::enable_shared_from_this<
  private:
   void Admit(const core::WorkerHello& hello);
   void Pump();
+  // The head gives the process a place: the first command that is no question whether it lives.
+  void Welcomed(const std::string& command);
+  // True when a place became empty by it.
+  bool Lost();
   void Detach(const std::string& why);
 
   World& world_;
   const std::weak_ptr<Process> process_;
-  const int worker_;
+  const int home_;
+  int place_ = -1;      // in the cluster, once the head has told
+  WorkerId said_;       // the number that the Hello gave
   controller::Outbox outbox_;
   Channel commands_, bulk_, events_;
   bool command_in_flight_ = false, bulk_in_flight_ = false;

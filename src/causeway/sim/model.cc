@@ -63,6 +63,7 @@ std::string Lineage::Judge(const World& world, const absl::Status& error) const 
     troubled |= world.troubles[worker] > since.troubles;
   }
   const bool injected = absl::StrContains(text, "sim: no memory") ||
+                        absl::StrContains(text, "sim: the device") ||
                         absl::StrContains(text, "fault injection") ||
                         absl::StrContains(text, "the head has to send launches in growing order");
   switch (error.code()) {

@@ -14,6 +14,33 @@ absl::Duration Between(Random& random, absl::Duration low, absl::Duration high) 
 
 bool Chance(Random& random, double p) { return random.Unit() < p; }
 
+// A process that ends again and again as soon as it is back, and maybe spares that end too.
+void AddFlapping(Random& random, absl::Time start, absl::Duration busy, Plan& plan) {
+  Fault fault;
+  fault.kind = Fault::Kind::kKill;
+  const auto targets = static_cast<uint64_t>(plan.shape.num_workers() + plan.spares);
+  fault.worker = static_cast<int>(random.Below(targets));
+  fault.at = start + busy * random.Unit();
+  for (uint64_t n = 3 + random.Below(4); n > 0; --n) {
+    fault.lasts = Between(random, absl::Milliseconds(1), absl::Milliseconds(20));
+    plan.faults.push_back(fault);
+    plan.faults_end = std::max(plan.faults_end, fault.at + fault.lasts);
+    fault.at += fault.lasts + Between(random, absl::ZeroDuration(), absl::Milliseconds(60));
+  }
+}
+
+void AddDiskTrouble(Random& random, absl::Time start, absl::Duration busy, Plan& plan) {
+  for (uint64_t n = 1 + random.Below(2); n > 0; --n) {
+    Fault fault;
+    fault.kind = Fault::Kind::kDisk;
+    fault.at = start + busy * random.Unit();
+    fault.lasts = Between(random, absl::Milliseconds(1), absl::Milliseconds(500));
+    fault.factor = random.Unit();
+    plan.faults.push_back(fault);
+    plan.faults_end = std::max(plan.faults_end, fault.at + fault.lasts);
+  }
+}
+
 }  // namespace
 
 const char* NameOf(Fault::Kind kind) {
@@ -36,6 +63,8 @@ const char* NameOf(Fault::Kind kind) {
       return "lose a transfer";
     case Fault::Kind::kTrouble:
       return "trouble";
+    case Fault::Kind::kDisk:
+      return "disk";
   }
   return "?";
 }
@@ -131,8 +160,6 @@ Plan MakePlan(uint64_t seed, absl::Time start) {
       plan.faults_end = std::max(plan.faults_end, fault.at + fault.lasts);
     }
   }
-  std::stable_sort(plan.faults.begin(), plan.faults.end(),
-                   [](const Fault& a, const Fault& b) { return a.at < b.at; });
   for (worker::FaultPlan& faults : plan.launch_faults) {
     if (!Chance(random, 0.15)) continue;
     const auto nth = static_cast<int64_t>(1 + random.Below(20));
@@ -142,6 +169,14 @@ Plan MakePlan(uint64_t seed, absl::Time start) {
   for (const std::string& mark : FaultPointMarks()) {
     if (Chance(random, 0.25)) plan.fault_points.insert(mark);
   }
+  if (Chance(random, 0.3)) plan.spares = 1 + static_cast<int>(random.Below(2));
+  if (Chance(random, 0.12)) AddFlapping(random, start, busy, plan);
+  plan.disk = Chance(random, 0.4);
+  // A head that forgets programs needs its disk.
+  if (plan.disk && Chance(random, 0.6)) plan.max_programs = 2;
+  if (plan.disk && Chance(random, 0.6)) AddDiskTrouble(random, start, busy, plan);
+  std::stable_sort(plan.faults.begin(), plan.faults.end(),
+                   [](const Fault& a, const Fault& b) { return a.at < b.at; });
   return plan;
 }
 

@@ -24,13 +24,14 @@ struct Fault {
     kPeerPartition,  // nothing passes between workers' data planes for `lasts`
     kSlow,         // everything on the worker takes `factor` times as long for `lasts`
     kLoseTransfer,  // the next bytes that the worker sends to another never arrive
-    kTrouble,      // the next computation on the worker runs out of memory
+    kTrouble,      // the next computation on the worker finds no memory, or the device fails
+    kDisk,         // the disk of compiled programs is full, unreadable, damaged, ... for `lasts`
   };
   Kind kind = Kind::kKill;
   absl::Time at;
-  int worker = 0;
+  int worker = 0;  // a place, or from num_workers() on a spare
   absl::Duration lasts;
-  double factor = 1;
+  double factor = 1;  // of slowness; which trouble a disk has
 };
 const char* NameOf(Fault::Kind kind);
 
@@ -43,6 +44,8 @@ struct Plan {
   absl::Duration heartbeat;
   absl::Duration drain_max;
   size_t max_programs = 0;
+  int spares = 0;     // processes that stand by
+  bool disk = false;  // compiled programs are kept on one
   int clients = 1;
   int operations = 0;  // a client
   absl::Duration think_max;

@@ -125,12 +125,12 @@ std::string Describe(const std::string& command) {
   return decoded.ok() ? std::visit(CommandText(), *decoded) : decoded.status().ToString();
 }
 
-Process::Process(World& world, int worker, int pid, worker::FaultPlan faults, bool rival)
+Process::Process(World& world, int home, int pid, worker::FaultPlan faults)
     : world_(world),
-      worker_(worker),
+      home_(home),
       pid_(pid),
       address_(absl::StrCat("sim:", pid)),
-      rival_(rival),
+      place_(home < world.plan.shape.num_workers() ? home : -1),
       lost_at_(world.scheduler.Now()) {
   device::FakeDeviceHooks hooks;
   hooks.pace = [this](std::function<void()> go) {
@@ -138,17 +138,19 @@ Process::Process(World& world, int worker, int pid, worker::FaultPlan faults, bo
   };
   hooks.progressed = [this] { Progressed(); };
   hooks.trouble = [this]() -> absl::Status {
-    if (world_.trouble_due[worker_] == 0) return absl::OkStatus();
-    --world_.trouble_due[worker_];
-    ++world_.troubles[worker_];
-    world_.Note("worker ", worker_, ": a computation runs out of memory");
-    return absl::ResourceExhaustedError(absl::StrCat("sim: no memory on worker ", worker_));
+    if (place_ < 0 || world_.trouble_due[place_] == 0) return absl::OkStatus();
+    --world_.trouble_due[place_];
+    ++world_.troubles[place_];
+    world_.Note("worker ", place_, ": a computation fails");
+    return world_.plan.seed % 2 == 0
+               ? absl::ResourceExhaustedError(absl::StrCat("sim: no memory on worker ", place_))
+               : absl::InternalError(absl::StrCat("sim: the device of worker ", place_, " failed"));
   };
   device_ = std::make_unique<device::FakeDevice>(world.plan.shape.devices_per_host, &world.fabric,
                                                  std::move(hooks));
   machine_ = std::make_unique<worker::Machine>(
       worker::MachineOptions{
-          .worker = worker, .faults = faults, .transfer_timeout = absl::Seconds(90)},
+          .worker = place_, .faults = faults, .transfer_timeout = absl::Seconds(90)},
       device_.get(), this);
 }
 
@@ -192,7 +194,7 @@ void Process::Pause() { paused_ = true; }
 void Process::Resume() {
   if (!paused_) return;
   paused_ = false;
-  world_.Note("worker ", worker_, " pid ", pid_, " goes on");
+  world_.Note("worker ", place_, " pid ", pid_, " goes on");
   std::vector<Work> frozen = std::move(frozen_);
   frozen_.clear();
   // At once and in order: what comes from now on must not overtake it.
@@ -203,7 +205,7 @@ void Process::Resume() {
 }
 
 void Process::Exit(const std::string& why) {
-  world_.Note("worker ", worker_, " pid ", pid_, " ends: ", why);
+  world_.Note("worker ", place_, " pid ", pid_, " ends: ", why);
   Die(/*peers_notice=*/true);
   world_.Ended(this, absl::Milliseconds(200) + absl::Seconds(1) * world_.random.Unit());
 }
@@ -219,7 +221,7 @@ void Process::TryAttach() {
     return;
   }
   // A connection cannot even be made while nothing passes.
-  if (world_.HeadOpenAt(worker_) > Now()) {
+  if (world_.HeadOpenAt(home_) > Now()) {
     Later(kReattachPause * 6, [this] { TryAttach(); });
     return;
   }
@@ -228,9 +230,10 @@ void Process::TryAttach() {
   reader_held_ = false;
   events_.Open();
   core::WorkerHello hello;
-  hello.worker = WorkerId(worker_);
+  hello.worker = WorkerId(place_);
+  hello.spare = world_.plan.spares > 0;
   hello.pid = pid_;
-  hello.host = absl::StrCat("host-", worker_);
+  hello.host = absl::StrCat("host-", home_);
   hello.data_address = address_;
   hello.platform = "cpu";
   hello.memory_kinds = {"device"};
@@ -241,7 +244,7 @@ void Process::TryAttach() {
 void Process::OnStreamEnd(Link* link, const absl::Status& why) {
   Later(absl::ZeroDuration(), [this, link, why] {
     if (link_.get() != link) return;
-    world_.Note("worker ", worker_, " pid ", pid_, ": the stream ends: ", why.ToString());
+    world_.Note("worker ", place_, " pid ", pid_, ": the stream ends: ", why.ToString());
     link_ = nullptr;
     events_.Close();
     if (why.code() != absl::StatusCode::kUnavailable) {
@@ -271,7 +274,7 @@ void Process::ReaderTurn() {
     inbox_.pop_front();
     auto command = worker::DecodeCommand(*bytes);
     if (!command.ok()) {
-      world_.Violation("worker ", worker_, " cannot read a command: ", command.status().ToString());
+      world_.Violation("worker ", place_, " cannot read a command: ", command.status().ToString());
       return;
     }
     if (std::holds_alternative<worker::Welcome>(*command)) {
@@ -288,7 +291,10 @@ void Process::ReaderTurn() {
   });
 }
 
-void Process::OnWelcome(const worker::Welcome&) { was_attached_ = true; }
+void Process::OnWelcome(const worker::Welcome& welcome) {
+  was_attached_ = true;
+  place_ = welcome.worker.value();
+}
 
 void Process::OnLifeStarted() {
   reader_held_ = false;
@@ -321,7 +327,7 @@ void Process::EmitTurn() {
     if (link_ == nullptr) return;
     for (const worker::Event& event : events_.TakeNow()) {
       if (world_.trace.on()) {
-        world_.Note("worker ", worker_, " pid ", pid_, " -> head: ", std::visit(EventText(), event));
+        world_.Note("worker ", place_, " pid ", pid_, " -> head: ", std::visit(EventText(), event));
       }
       link_->Event(worker::EncodeEvent(event));
     }
@@ -379,7 +385,7 @@ void Process::Watch(std::shared_ptr<worker::LaunchRecord> record) {
   if (record->seq != LaunchSeq(0)) {
     // The one thing that the fence is for.
     if (machine_->ledger().aborted(record->epoch)) {
-      world_.Violation("worker ", worker_, " runs launch ", record->seq.value(), " of epoch ",
+      world_.Violation("worker ", place_, " runs launch ", record->seq.value(), " of epoch ",
                        record->epoch.value(), ", which was given up");
     }
     multi_.push_back(std::move(record));
@@ -490,10 +496,10 @@ void Process::CutTurn() {
 void Process::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) {
   const auto index = static_cast<size_t>(to.value());
   if (index >= peers_.size() || peers_[index].empty()) return;  // the head tells who waits
-  if (world_.transfers_to_lose[worker_] > 0) {
-    --world_.transfers_to_lose[worker_];
+  if (world_.transfers_to_lose[place_] > 0) {
+    --world_.transfers_to_lose[place_];
     ++world_.lost_transfers;
-    world_.Note("worker ", worker_, ": transfer ", transfer.value(), " is lost");
+    world_.Note("worker ", place_, ": transfer ", transfer.value(), " is lost");
     return;
   }
   const std::string& address = peers_[index];
@@ -501,11 +507,11 @@ void Process::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::Host
   if (channel == nullptr) {
     channel = std::make_unique<Channel>(
         world_.scheduler, world_.random, world_.plan.network_max,
-        [this, to] { return world_.PeersOpenAt(worker_, to.value()); });
+        [this, to] { return world_.PeersOpenAt(place_, to.value()); });
   }
   channel->Send([this, address, transfer, bytes = std::move(bytes)]() mutable {
     const auto peer = world_.ByAddress(address);
-    world_.Note("worker ", worker_, " -> ", address, ": transfer ", transfer.value(),
+    world_.Note("worker ", place_, " -> ", address, ": transfer ", transfer.value(),
                 peer == nullptr ? " finds nobody" : "");
     if (peer != nullptr) peer->OnPush(transfer, std::move(bytes));
   });

@@ -29,11 +29,12 @@ class Process final : public worker::MachineHost, public std::enable_shared_from
  public:
   using Batch = std::vector<std::shared_ptr<const std::string>>;
 
-  Process(World& world, int worker, int pid, worker::FaultPlan faults, bool rival);
+  Process(World& world, int home, int pid, worker::FaultPlan faults);
   ~Process() override;
   void Start(absl::Duration after);
 
-  int worker() const { return worker_; }
+  int home() const { return home_; }
+  bool alive() const { return alive_; }
   const std::string& address() const { return address_; }
   bool rival() const { return rival_; }
   bool paused() const { return paused_; }
@@ -104,9 +105,10 @@ class Process final : public worker::MachineHost, public std::enable_shared_from
   };
 
   World& world_;
-  const int worker_, pid_;
+  const int home_, pid_;
   const std::string address_;
-  bool rival_;
+  int place_;  // in the cluster, or the one that it would like; -1: any
+  bool rival_ = false;
   bool alive_ = true, paused_ = false;
   double slowness_ = 1;
   std::vector<Work> frozen_;

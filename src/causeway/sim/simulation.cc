@@ -30,7 +30,7 @@ class Simulation {
 
   Result Run() {
     Describe();
-    for (int w = 0; w < plan_.shape.num_workers(); ++w) {
+    for (int w = 0; w < plan_.shape.num_workers() + plan_.spares; ++w) {
       world_.StartProcess(w, absl::Milliseconds(100) * world_.random.Unit());
     }
     if (RunUntil("the cluster to assemble", kAssembleMax,
@@ -46,7 +46,8 @@ class Simulation {
   void Describe() {
     world_.Note("seed ", plan_.seed, ": ", plan_.shape.slices, " slices of ",
                 plan_.shape.hosts_per_slice, " hosts of ", plan_.shape.devices_per_host,
-                " devices, ", plan_.clients, " clients, ", plan_.faults.size(), " faults");
+                " devices, ", plan_.spares, " spares, ", plan_.clients, " clients, ",
+                plan_.faults.size(), " faults", plan_.disk ? ", a disk" : "");
     for (const std::string& mark : plan_.fault_points) world_.Note("fault point ", mark);
   }
 
@@ -137,10 +138,14 @@ class Simulation {
       none("transfers", stats.transfers);
       none("launches in flight", process->machine().ledger().inflight());
     }
+    if (plan_.disk && world_.disk.Status().hits > 0) REACHED("sim.program_from_disk");
+    if (world_.disk.Status().dropped > 0) REACHED("sim.damaged_program_dropped");
     // A compile may be asked for again when the worker that had it dies.
     int losses = 0;
     for (const int n : world_.losses) losses += n;
-    const bool forgets = plan_.max_programs < 100 || !plan_.fault_points.empty();
+    // What the head forgets, a disk without trouble remembers.
+    const bool forgets = (plan_.max_programs < 100 || !plan_.fault_points.empty()) &&
+                         (!plan_.disk || world_.disk.failed());
     for (const auto& [key, times] : world_.compiles) {
       if (times > 1 + losses && !forgets) {
         world_.Violation("compiled ", times, " times with ", losses, " losses: ", key);

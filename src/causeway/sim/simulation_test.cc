@@ -31,9 +31,10 @@ TEST(SimulationTest, EverySeedHolds) {
   EXPECT_GT(values, static_cast<int64_t>(Seeds()) * 5);
   EXPECT_GT(errors, static_cast<int64_t>(Seeds()));
   for (const char* mark :
-       {"ledger.fenced", "controller.heartbeats_missed", "controller.place_taken", "machine.another_life", "graph.transfers_of_a_lost_worker",
-        "graph.parked_launch_dropped", "graph.binding_of_an_older_node",
-        "sim.rival_started", "sim.client_left"}) {
+       {"ledger.fenced", "controller.heartbeats_missed", "controller.place_taken",
+        "machine.another_life", "graph.transfers_of_a_lost_worker", "graph.parked_launch_dropped",
+        "graph.binding_of_an_older_node", "sim.rival_started", "sim.client_left",
+        "sim.spare_took_a_place", "sim.program_from_disk", "sim.damaged_program_dropped"}) {
     EXPECT_TRUE(reached.contains(mark)) << mark << " was never reached";
   }
 }

@@ -10,7 +10,7 @@
 namespace causeway::sim {
 namespace {
 
-controller::ControllerOptions HeadOptions(const Plan& plan) {
+controller::ControllerOptions HeadOptions(const Plan& plan, Disk& disk) {
   controller::ControllerOptions options;
   options.shape = plan.shape;
   options.coordinator = "sim:0";
@@ -20,6 +20,7 @@ controller::ControllerOptions HeadOptions(const Plan& plan) {
   options.launch_start_max = absl::Seconds(60);  // longer than any partition lasts
   options.max_programs = plan.max_programs;
   options.inline_bytes_max = plan.inline_bytes_max;
+  if (plan.disk) options.compile_cache = &disk;
   return options;
 }
 
@@ -37,6 +38,7 @@ World::World(const Plan& plan, bool trace_on, std::set<std::string> planted_bugs
       random(plan.seed * 3 + 1),
       head_random(plan.seed * 3 + 2),
       planted(std::move(planted_bugs)),
+      disk(scheduler, plan.seed * 3 + 4),
       nodes_(Nodes(plan)),
       fault_random_(plan.seed * 3 + 3) {
   const size_t workers = static_cast<size_t>(plan.shape.num_workers());
@@ -45,9 +47,10 @@ World::World(const Plan& plan, bool trace_on, std::set<std::string> planted_bugs
   troubles.resize(workers);
   trouble_due.resize(workers);
   transfers_to_lose.resize(workers);
-  partition_.assign(workers, absl::InfinitePast());
+  partition_.assign(workers + static_cast<size_t>(plan.spares), absl::InfinitePast());
   peer_partition_.assign(workers, absl::InfinitePast());
-  controller = std::make_unique<controller::Controller>(HeadOptions(plan), *this, scheduler,
+  holders_.resize(workers);
+  controller = std::make_unique<controller::Controller>(HeadOptions(plan, disk), *this, scheduler,
                                                         scheduler, head_random);
 }
 
@@ -56,21 +59,24 @@ World::~World() {
   controller.reset();
 }
 
-std::shared_ptr<Process> World::StartProcess(int worker, absl::Duration after, bool rival) {
+std::shared_ptr<Process> World::StartProcess(int home, absl::Duration after) {
   const int pid = next_pid_++;
   worker::FaultPlan faults;
-  if (At(worker) == nullptr && pid < 1000 + plan.shape.num_workers()) {
-    faults = plan.launch_faults[static_cast<size_t>(worker)];
+  if (At(home) == nullptr && pid < 1000 + plan.shape.num_workers()) {
+    faults = plan.launch_faults[static_cast<size_t>(home)];
   }
-  auto process = std::make_shared<Process>(*this, worker, pid, faults, rival);
+  auto process = std::make_shared<Process>(*this, home, pid, faults);
   processes_.push_back(process);
   process->Start(after);
   return process;
 }
 
 std::shared_ptr<Process> World::At(int worker) const {
+  if (worker < plan.shape.num_workers()) {
+    if (auto holder = holders_[worker].lock(); holder != nullptr && holder->alive()) return holder;
+  }
   for (auto it = processes_.rbegin(); it != processes_.rend(); ++it) {
-    if ((*it)->worker() == worker) return *it;
+    if ((*it)->home() == worker) return *it;
   }
   return nullptr;
 }
@@ -89,13 +95,13 @@ void World::Ended(Process* process, absl::Duration restart_after) {
   ended_.push_back(std::move(*it));
   processes_.erase(it);
   scheduler.Schedule(absl::ZeroDuration(), [this] { ended_.clear(); });
-  const int worker = process->worker();
+  const int home = process->home();
   if (process->rival()) return;
-  scheduler.Schedule(restart_after, [this, worker] {
-    const bool held = std::any_of(processes_.begin(), processes_.end(), [worker](const auto& p) {
-      return p->worker() == worker && !p->rival();
+  scheduler.Schedule(restart_after, [this, home] {
+    const bool held = std::any_of(processes_.begin(), processes_.end(), [home](const auto& p) {
+      return p->home() == home && !p->rival();
     });
-    if (!held) StartProcess(worker, absl::ZeroDuration());
+    if (!held) StartProcess(home, absl::ZeroDuration());
   });
 }
 
@@ -106,8 +112,14 @@ void World::Inject(const Fault& fault) {
   const absl::Time end = scheduler.Now() + fault.lasts;
   const std::shared_ptr<Process> process = At(fault.worker);
   switch (fault.kind) {
-    case Kind::kPartition:
-      partition_[fault.worker] = std::max(partition_[fault.worker], end);
+    case Kind::kPartition: {
+      const int home = process == nullptr ? fault.worker : process->home();
+      partition_[home] = std::max(partition_[home], end);
+      return;
+    }
+    case Kind::kDisk:
+      disk.Fail(static_cast<Disk::Trouble>(static_cast<int>(fault.factor * 4)));
+      scheduler.Schedule(fault.lasts, [this] { disk.Mend(); });
       return;
     case Kind::kPeerPartition:
       peer_partition_[fault.worker] = std::max(peer_partition_[fault.worker], end);
@@ -121,7 +133,7 @@ void World::Inject(const Fault& fault) {
     case Kind::kReplace:
       if (process != nullptr && process->paused()) {
         REACHED("sim.rival_started");
-        StartProcess(fault.worker, absl::Milliseconds(1));
+        StartProcess(process->home(), absl::Milliseconds(1));
         process->BecomeRival();
       }
       return;
@@ -148,9 +160,21 @@ void World::Inject(const Fault& fault) {
 void World::WorkerLost(int worker) {
   ++losses[worker];
   down[worker] = true;
+  holders_[worker].reset();
 }
 
-void World::WorkerBack(int worker) { down[worker] = false; }
+void World::WorkerBack(int worker, const std::shared_ptr<Process>& process) {
+  if (process != nullptr && process->home() != worker) REACHED("sim.spare_took_a_place");
+  down[worker] = false;
+  holders_[worker] = process;
+}
+
+void World::ExpectFilled(int worker) {
+  if (plan.spares == 0 || !down[worker]) return;
+  if (controller->GetStatus().gauges.at("spares") > 0) {
+    Violation("the place of worker ", worker, " is empty while a spare stands by");
+  }
+}
 
 void World::Compiled(const std::string& key) { ++compiles[key]; }
 

@@ -18,11 +18,13 @@ absl::StatusOr<FaultPlan> ParseFaultPlan(absl::string_view text) {
                      : kv.first == "swap_launch" ? &plan.swap_launch
                      : kv.first == "oom_launch"  ? &plan.oom_launch
                      : kv.first == "damage_chunk" ? &plan.damage_chunk
-                                                 : nullptr;
+                     : kv.first == "period"       ? &plan.period
+                                                  : nullptr;
     if (field == nullptr || !absl::SimpleAtoi(kv.second, field) || *field < 1) {
       return absl::InvalidArgumentError(absl::StrCat(
           "CAUSEWAY_FAULTS has '", std::string(item),
-          "'; use skip_launch=N, swap_launch=N, oom_launch=N or damage_chunk=N with N from 1"));
+          "'; use skip_launch=N, swap_launch=N, oom_launch=N, damage_chunk=N or period=N with N "
+          "from 1"));
     }
   }
   return plan;

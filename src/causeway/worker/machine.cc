@@ -249,7 +249,7 @@ void Machine::EndWait() {
       return;
     }
     REACHED("machine.another_life");
-    graph_->Reset();
+    graph_->Reset(place_);
     assembler_.ForgetAll();
     aborted_by_head_ = 0;
     muted_ = false;

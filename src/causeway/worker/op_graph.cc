@@ -320,7 +320,8 @@ OpGraph::Stats OpGraph::stats() const {
   return stats;
 }
 
-void OpGraph::Reset() {
+void OpGraph::Reset(int worker) {
+  options_.worker = worker;
   DropParkedLaunches(EpochId(~uint64_t{0}), absl::DataLossError("the head forgot this worker"));
   buffers_.clear();
   transfers_.clear();

@@ -114,8 +114,8 @@ class OpGraph {
   void LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::Status status);
   // Gives up transfers that are overdue. To be called about once a second.
   void Tick();
-  // Forgets everything: another life of this worker begins.
-  void Reset();
+  // Forgets everything: another life of this process begins, a spare's possibly in another place.
+  void Reset(int worker);
 
   std::shared_ptr<const device::ProgramSource> FindProgram(ProgramId id) const;
   const std::vector<int32_t>& nodes() const { return nodes_; }
@@ -212,7 +212,7 @@ class OpGraph {
   device::Device* const device_;
   GraphHost* const host_;
   LaunchLedger* const ledger_;
-  const GraphOptions options_;
+  GraphOptions options_;
 
   EpochId epoch_;
   std::vector<int32_t> nodes_;

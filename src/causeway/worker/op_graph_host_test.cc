@@ -257,7 +257,7 @@ TEST_F(HostProgramTest, AnotherLifeHearsNothingOfIt) {
   Program(1, "fake host add 1");
   RunAll();
   Launch(1, {10}, 11, 0, 77);
-  graph_.Reset();
+  graph_.Reset(0);
   RunAll();
   EXPECT_FALSE(replies_.contains(77));
 }

@@ -32,6 +32,7 @@ void OpGraph::Run(Launch launch) {
     Pump();
     return;
   }
+  if (multi_count_ == options_.faults.period) multi_count_ = 0;
   ++multi_count_;
   ApplyFaults(*pending);
   if (options_.faults.swap_launch > 0 && multi_count_ == options_.faults.swap_launch) {

@@ -398,6 +398,31 @@ class OpGraphPairTest : public OpGraphTest {
   std::unique_ptr<TestWorker> a_, b_;
 };
 
+TEST_F(OpGraphTest, ALifeInAnotherPlaceBoundsItsLaunchesThere) {
+  GraphOptions options;
+  options.max_inflight_device = 2;
+  TestWorker w(0, &fabric_, options);
+  w.OpenEpoch(1, {1});
+  // A spare that lost place 0 is given place 1.
+  w.graph_.Reset(1);
+  TestWorker moved(1, &fabric_);  // numbers its shards
+  moved.OpenEpoch(2, {0, 3});
+  worker::OpenEpoch open;
+  open.epoch = EpochId(2);
+  open.node = 5;
+  open.nodes.nodes = {0, 5};
+  ASSERT_TRUE(
+      w.graph_.OpenEpoch(open, {.epoch = 2, .node = 5, .worker = 1, .devices_per_host = 1})
+          .status.ok());
+  w.Program(1, kAddOne, {1});
+  w.graph_.Run(worker::Build{BufferId(100), 11, "", {moved.Inline({0, 0})}});
+  for (uint64_t i = 0; i < 10; ++i) w.Launch(1, 0, {100 + i}, 101 + i);
+  EXPECT_EQ(w.watched.size(), 2u);  // nobody confirmed yet
+  w.Settle();
+  EXPECT_EQ(w.graph_.stats().launches, 10);
+  EXPECT_NE(w.Read(99).find("not on worker 1"), std::string::npos);
+}
+
 TEST_F(OpGraphPairTest, CollectivesConfirmInOrder) {
   Start();
   RunAll();
@@ -415,6 +440,23 @@ TEST_F(OpGraphPairTest, ASkippedLaunchIsAnErrorNeverAWrongValue) {
   EXPECT_EQ(a_->done(), 3u);
   ExpectNeverWrong();
   EXPECT_EQ(a_->Read(108).substr(0, 8), "INTERNAL");
+}
+
+TEST_F(OpGraphTest, FaultsComeBackWithTheirPeriod) {
+  GraphOptions options;
+  options.faults.oom_launch = 2;
+  options.faults.period = 3;
+  TestWorker w(0, &fabric_, options);
+  int failed = 0;
+  for (uint64_t epoch = 1; epoch <= 6; ++epoch) {
+    w.OpenEpoch(epoch, {static_cast<int32_t>(epoch)});
+    w.Program(epoch, kAddOne, {0});
+    w.Build(epoch, {1, 2});
+    w.Launch(epoch, epoch, {epoch}, 100 + epoch, epoch);
+    w.Settle();
+    if (w.Read(100 + epoch).find("RESOURCE_EXHAUSTED") != std::string::npos) ++failed;
+  }
+  EXPECT_EQ(failed, 2);  // the 2nd and the 5th
 }
 
 TEST_F(OpGraphPairTest, ASwappedPairIsAnErrorNeverAWrongValue) {
@@ -651,6 +693,7 @@ TEST(FaultPlanTest, RefusesWhatItDoesNotKnow) {
   EXPECT_EQ(ParseFaultPlan("skip_launch=5,oom_launch=7")->oom_launch, 7);
   EXPECT_FALSE(ParseFaultPlan("skip=5").ok());
   EXPECT_FALSE(ParseFaultPlan("skip_launch=0").ok());
+  EXPECT_EQ(ParseFaultPlan("skip_launch=5,period=9")->period, 9);
 }
 
 }  // namespace
