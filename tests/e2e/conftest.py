@@ -16,6 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from end_to_end import Cluster
 
 PYTHON = Path(__file__).resolve().parent.parent.parent / "python"
+# A long run may share its machine with others.
+START_SECONDS = 900.0 if os.environ.get("CAUSEWAY_LONG_TESTS") else 90.0
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +51,7 @@ def start_cluster(
         with pytest.MonkeyPatch.context() as patch:
             for name_of, value in changed.items():
                 patch.setenv(name_of, value)
-            state, _ = launcher.start(options, timeout_seconds=90.0, owner_pid=os.getpid())
+            state, _ = launcher.start(options, START_SECONDS, owner_pid=os.getpid())
         env = environment.for_command(state, os.environ, PYTHON)
         return Cluster(name, env, state.ops_url, folder)
 
@@ -59,12 +61,12 @@ def start_cluster(
 
 
 def _faulty_worker(folder: Path, faults: Mapping[int, str]) -> str:
-    """A command that starts a worker with CAUSEWAY_FAULTS of its own."""
+    """A command that starts a worker with CAUSEWAY_FAULTS of its own; -1 are the spares."""
     script = folder / "worker.py"
     script.write_text(
         "import os, sys\n"
         f"faults = {dict(faults)!r}\n"
-        "number = int(sys.argv[sys.argv.index('--worker') + 1])\n"
+        "number = int(sys.argv[sys.argv.index('--worker') + 1]) if '--worker' in sys.argv else -1\n"
         "if number in faults:\n"
         "    os.environ['CAUSEWAY_FAULTS'] = faults[number]\n"
         "words = [sys.executable, '-m', 'causeway.worker', *sys.argv[1:]]\n"

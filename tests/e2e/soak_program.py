@@ -1,8 +1,10 @@
 """A training that goes on through losses of slices and of its process, and tells what it holds.
 
-soak_program.py FOLDER: every few steps it prints {"step", "digest"} of all its state as JSON, and
-writes a checkpoint for its successor. After CYCLE steps it begins anew, so a digest is a function
-of the step alone. Ends when FOLDER/stop exists.
+soak_program.py FOLDER SECONDS: every few steps it prints {"step", "digest"} of all its state as
+JSON, and writes a checkpoint for its successor. After CYCLE steps it begins anew, so a digest is a
+function of the step alone. {"fault"} tells of a launch that was spoiled on purpose on one worker
+while others were in flight. Waits SECONDS at most for slices to return. Ends when FOLDER/stop
+exists.
 """
 
 from __future__ import annotations
@@ -89,8 +91,16 @@ def main() -> int:
                     checkpoint.with_suffix(".new").replace(checkpoint)
                 manager.maybe_snapshot(step, state)
 
-    manager.elastic_retry(timeout=90)(train)()
-    return 0
+    attempt = manager.elastic_retry(timeout=float(sys.argv[2]))(train)
+    while True:
+        try:
+            attempt()
+            return 0
+        except jax.errors.JaxRuntimeError as error:
+            if "fault injection" not in str(error):
+                raise
+            print(json.dumps({"fault": str(error)}), flush=True)
+            error.__traceback__ = None  # it holds the arrays of the failed attempt
 
 
 if __name__ == "__main__":

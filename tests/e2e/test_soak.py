@@ -27,7 +27,7 @@ LONG = bool(os.environ.get("CAUSEWAY_LONG_TESTS"))
 DEATHS = int(os.environ.get("CAUSEWAY_SOAK_DEATHS", 500 if LONG else 6))
 SEED = int(os.environ.get("CAUSEWAY_SOAK_SEED", 20261121))
 DIGESTS = 12  # of one cycle of the program
-WAIT_SECONDS = 120.0
+WAIT_SECONDS = 900.0 if LONG else 120.0  # a long run may share its machine with others
 
 
 class Trainer:
@@ -36,6 +36,7 @@ class Trainer:
     def __init__(self, cluster: Any, folder: Path) -> None:
         self._cluster, self._folder = cluster, folder
         self.known: dict[int, str] = {}
+        self.faults = 0
         self.wrong: list[str] = []
         self.start()
 
@@ -43,7 +44,8 @@ class Trainer:
         self.seen: queue.Queue[int] = queue.Queue()
         self._log = (self._folder / "log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-u", str(HERE / "soak_program.py"), str(self._folder)],
+            [sys.executable, "-u", str(HERE / "soak_program.py"), str(self._folder),
+             str(WAIT_SECONDS)],
             env={**self._cluster.env, "TF_CPP_MIN_LOG_LEVEL": "2"},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._log, text=True,
         )
@@ -56,6 +58,9 @@ class Trainer:
             if not line.endswith("}\n"):
                 continue  # cut off by the death of the process
             found = json.loads(line)
+            if "fault" in found:
+                self.faults += 1
+                continue
             if self.known.setdefault(found["step"], found["digest"]) != found["digest"]:
                 self.wrong.append(line)
             seen.put(found["step"])
@@ -66,7 +71,7 @@ class Trainer:
             self.seen.get_nowait()
         try:
             for _ in range(count):
-                self.seen.get(timeout=WAIT_SECONDS)
+                self.seen.get(timeout=1.2 * WAIT_SECONDS)
         except queue.Empty:
             log = (self._folder / "log").read_text(errors="replace")[-3000:]
             raise TimeoutError(f"no progress after {what}: {log}") from None
@@ -95,8 +100,12 @@ def _pid_at(cluster: Any, place: int) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout_seconds(4 * 3600 if LONG else 240)
 def test_deaths_at_random_instants(fresh: Callable[..., Any], tmp_path: Path) -> None:
+    # Besides, launches are spoiled on one worker alone, several being in flight: one is skipped,
+    # another finds no memory.
+    spoiled = {0: "skip_launch=47,oom_launch=113,period=150", 1: "oom_launch=61,period=170",
+               -1: "skip_launch=97,period=190"}
     cluster = fresh(slices=3, hosts_per_slice=1, devices_per_host=1, announce_slices="true",
-                    spares=1)
+                    spares=1, faults=spoiled)
     choose = random.Random(SEED)
     trainer = Trainer(cluster, tmp_path)
     try:
@@ -123,6 +132,7 @@ def test_deaths_at_random_instants(fresh: Callable[..., Any], tmp_path: Path) ->
         (tmp_path / "stop").touch()
         trainer.end()
         assert trainer.process.returncode == 0
+        assert trainer.faults > DEATHS // 20, "hardly a launch was spoiled"
     finally:
         if trainer.process.poll() is None:
             trainer.kill()
