@@ -189,6 +189,11 @@ class Trainer:
         )
         self._state = jax.jit(initial, out_shardings=state)(key)
 
+    @property
+    def state(self) -> tuple[Any, Any]:
+        """Parameters and moments; the next step takes them over."""
+        return self._state
+
     def train(self, excerpts: np.ndarray) -> jax.Array:
         """Queues one step and returns its loss, which exists some time later."""
         self._state, loss = self._step(self._state, jax.device_put(excerpts, self._data))

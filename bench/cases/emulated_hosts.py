@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
-import tempfile
-import time
-from pathlib import Path
 from typing import Any
 
-from harness import clients, comparison, measure, processes, systems
+from harness import clients, comparison, emulated, measure
 from harness.report import Report
 
 TITLE = "real head, emulated hosts: one program on all of them, launched by stock JAX"
 _HOSTS = (16, 64, 256, 512)
 _QUICK_HOSTS = (4,)
-_START_SECONDS = 60.0
 
 
 def run(options: comparison.Options) -> Report:
@@ -46,73 +41,17 @@ def run(options: comparison.Options) -> Report:
 
 
 def _one(hosts: int, options: comparison.Options) -> dict[str, Any]:
-    from causeway.cluster import paths
-
-    binary = systems.ROOT / "build" / "release" / "bench" / "bench_emulated_hosts"
-    if not binary.exists():
-        raise FileNotFoundError(f"{binary} is not built: run ./causeway build")
-    with tempfile.TemporaryDirectory() as folder:
-        ready = Path(folder) / "ready.json"
-        log = Path(folder) / "log"
-        started: list[subprocess.Popen] = []
-        with log.open("wb") as output:
-            try:
-                head = subprocess.Popen(
-                    [
-                        str(paths.head_binary()), "--proxy-port=0", "--server-port=0",
-                        "--ops-port=0", "--host=127.0.0.1", "--slices=1",
-                        f"--hosts-per-slice={hosts}", "--devices-per-host=1", "--platform=cpu",
-                        f"--ready-file={ready}",
-                    ],
-                    stdout=output, stderr=output,
-                )
-                started.append(head)
-                ports = _wait_ready(ready, head)
-                emulated = subprocess.Popen(
-                    [str(binary), f"127.0.0.1:{ports['server_port']}", str(hosts)],
-                    stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output, text=True,
-                )
-                started.append(emulated)
-                _wait_joined(f"http://127.0.0.1:{ports['ops_port']}", hosts)
-                system = systems.proxied(
-                    "Causeway", f"grpc://127.0.0.1:{ports['proxy_port']}", (head.pid,)
-                )
-                result = clients.run(
-                    "emulated_hosts", system,
-                    {"quick": options.quick, "seconds": options.seconds * 2, "hosts": hosts},
-                )
-                said, _ = emulated.communicate(timeout=30.0)
-                launches = json.loads(said)["launches"]
-                expected = result.pop("launches")
-                if launches != expected:
-                    raise AssertionError(f"{launches} launches for {expected} calls")
-                return result
-            finally:
-                for child in reversed(started):
-                    processes.end(child)
-
-
-def _wait_ready(ready: Path, head: subprocess.Popen) -> dict[str, int]:
-    end = time.monotonic() + _START_SECONDS
-    while time.monotonic() < end and head.poll() is None:
-        try:
-            return json.loads(ready.read_text())
-        except (OSError, ValueError):
-            time.sleep(0.02)
-    raise TimeoutError(f"the head was not ready (exit status {head.poll()})")
-
-
-def _wait_joined(ops_url: str, hosts: int) -> None:
-    from causeway.cluster import head_api
-
-    end = time.monotonic() + _START_SECONDS
-    alive: set[int] = set()
-    while time.monotonic() < end:
-        alive = head_api.alive_workers(head_api.status(ops_url, _START_SECONDS))
-        if len(alive) == hosts:
-            return
-        time.sleep(0.1)
-    raise TimeoutError(f"{len(alive)} of {hosts} emulated hosts joined")
+    with emulated.cluster(slices=1, hosts_per_slice=hosts) as (system, groups):
+        result = clients.run(
+            "emulated_hosts", system,
+            {"quick": options.quick, "seconds": options.seconds * 2, "hosts": hosts},
+        )
+        said, _ = groups[0].communicate(timeout=30.0)
+        launches = json.loads(said)["launches"]
+        expected = result.pop("launches")
+        if launches != expected:
+            raise AssertionError(f"{launches} launches for {expected} calls")
+        return result
 
 
 def client(config: dict[str, Any]) -> dict[str, Any]:

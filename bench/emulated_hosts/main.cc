@@ -1,6 +1,6 @@
-// Emulated hosts for a real head: bench_emulated_hosts HEAD COUNT
+// Emulated hosts for a real head: bench_emulated_hosts HEAD COUNT [FIRST]
 //
-// Attaches workers 0 to COUNT-1 with one device each to the head at HEAD (host:port) and serves
+// Attaches COUNT workers from FIRST (0 unless told) with one device each to the head at HEAD (host:port) and serves
 // until its standard input closes. Prints {"launches": N} at the end: what each host was told to
 // run.
 #include <unistd.h>
@@ -15,15 +15,16 @@
 #include "bench/emulated_hosts/emulated_host.h"
 
 int main(int argc, char** argv) {
-  int count = 0;
-  if (argc != 3 || !absl::SimpleAtoi(argv[2], &count) || count < 1) {
-    std::fprintf(stderr, "usage: %s HOST:PORT COUNT\n", argv[0]);
+  int count = 0, first = 0;
+  if (argc < 3 || argc > 4 || !absl::SimpleAtoi(argv[2], &count) || count < 1 ||
+      (argc == 4 && (!absl::SimpleAtoi(argv[3], &first) || first < 0))) {
+    std::fprintf(stderr, "usage: %s HOST:PORT COUNT [FIRST]\n", argv[0]);
     return 2;
   }
   // Distributions build Abseil with its deadlock detector on, which costs every lock a global one.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   std::vector<std::unique_ptr<causeway::bench::EmulatedHost>> hosts;
-  for (int worker = 0; worker < count; ++worker) {
+  for (int worker = first; worker < first + count; ++worker) {
     hosts.push_back(std::make_unique<causeway::bench::EmulatedHost>(argv[1], worker));
   }
   char ignored[256];

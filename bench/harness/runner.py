@@ -25,6 +25,8 @@ NAMES = (
     "controller",
     "emulated_hosts",
     "kill_to_step",
+    "kill_by_workers",
+    "protection",
 )
 
 

@@ -70,9 +70,11 @@ def multi_controller(processes_count: int, devices_per_process: int = 1) -> Syst
     return System("multi-controller JAX", environment, clients=processes_count)
 
 
-def proxied(name: str, target: str, pids: tuple[int, ...], patches: str | None = None) -> System:
+def proxied(
+    name: str, target: str, pids: tuple[int, ...], patches: str | None = None, ops_url: str = ""
+) -> System:
     """Whatever answers at `target`."""
-    return System(name, _proxy_environment(target, patches), pids)
+    return System(name, _proxy_environment(target, patches), pids, ops_url=ops_url)
 
 
 @contextlib.contextmanager
