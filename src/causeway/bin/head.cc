@@ -112,6 +112,7 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   controller_options.sentinel = absl::StrCat(options_.advertised_host, ":", deaths_->port());
   controller_options.coordinator =
       absl::StrCat(options_.advertised_host, ":", rendezvous_.port());
+  controller_options.max_program_bytes = options_.program_memory_bytes;
   if (!options_.compile_cache.empty()) {
     compile_cache_ = std::make_unique<controller::DiskCompileCache>(controller::ProgramFiles(
         options_.compile_cache, options_.compile_cache_bytes, files_, clock_));

@@ -43,6 +43,9 @@ ABSL_FLAG(std::string, ready_file, "", "Written as JSON with the real ports once
 ABSL_FLAG(std::string, compile_cache, "",
           "Directory where compiled programs stay for later heads; empty = none.");
 ABSL_FLAG(int64_t, compile_cache_bytes, int64_t{4} << 30, "At most so many bytes in it.");
+ABSL_FLAG(int64_t, program_memory_bytes, int64_t{2} << 30,
+          "How many bytes of compiled programs stay in memory for the next session that compiles the "
+          "same; programs that a session holds are kept in any case.");
 ABSL_FLAG(bool, transfer_checksums, false, "Whether transfers of arrays bear checksums (xxHash).");
 ABSL_FLAG(std::string, shared_dir, "",
           "Directory for large uploads of clients on this machine; empty = none.");
@@ -147,6 +150,12 @@ absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv) {
   options.ready_file = absl::GetFlag(FLAGS_ready_file);
   options.compile_cache = absl::GetFlag(FLAGS_compile_cache);
   options.compile_cache_bytes = absl::GetFlag(FLAGS_compile_cache_bytes);
+  options.program_memory_bytes = absl::GetFlag(FLAGS_program_memory_bytes);
+  if (options.program_memory_bytes < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--program-memory-bytes=", options.program_memory_bytes,
+                     ": it must not be negative; 0 keeps no program that nobody holds"));
+  }
   if (options.compile_cache_bytes < (1 << 20)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--compile-cache-bytes=", options.compile_cache_bytes,

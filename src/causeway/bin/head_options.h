@@ -24,6 +24,7 @@ struct HeadOptions {
   std::string ready_file;
   std::string compile_cache;
   int64_t compile_cache_bytes = int64_t{4} << 30;
+  int64_t program_memory_bytes = int64_t{2} << 30;
   bool transfer_checksums = false;
   std::string shared_dir;
   int ifrt_protocol_max = 0;  // 0 = the newest

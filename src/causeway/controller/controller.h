@@ -81,6 +81,7 @@ struct ControllerOptions {
   bool transfer_checksums = false;
   // Programs kept for the next session that compiles the same; those in use do not count as spare.
   size_t max_programs = 4096;
+  int64_t max_program_bytes = int64_t{2} << 30;
   // Compiled programs of earlier heads; null: none. Borrowed, and asked after Shutdown only to be
   // ignored.
   CompileCache* compile_cache = nullptr;
@@ -255,15 +256,19 @@ class Controller : public core::Runtime,
                  absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>>& shards)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
+  // program_budget.cc
+  // When there are too many programs, or bytes of them: forgets some that no session holds, those
+  // first whose last use is longest ago.
+  void MakeRoomForProgram() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Forgets these, here and on the workers.
+  void ForgetPrograms(absl::FunctionRef<bool(const Program&)> spare)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+
   // programs.cc
-  // Forgets the programs that no session holds, here and on the workers.
-  void PrunePrograms() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // What else than the program decides how compiled code looks: the workers, their XLA, their CPUs.
   std::string CompileEnvironment() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Takes the compiled program from disk, or has it compiled.
   void FindOrCompile(const ProgramRef& program, const std::string& key)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void ForgetPrograms(absl::FunctionRef<bool(const Program&)> spare)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // If no session holds the program any more, nothing will make its callbacks.
   void CallbacksGone(const ProgramRef& program) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
@@ -409,6 +414,7 @@ class Controller : public core::Runtime,
   uint64_t first_gate_ ABSL_GUARDED_BY(mu_) = 1;
   int64_t version_ ABSL_GUARDED_BY(mu_) = 1;
   uint64_t next_incarnation_ ABSL_GUARDED_BY(mu_) = 1;
+  uint64_t program_uses_ ABSL_GUARDED_BY(mu_) = 0;
   uint64_t next_id_ ABSL_GUARDED_BY(mu_) = 1;  // buffers, programs, bindings, transfers, requests
   uint64_t next_session_ ABSL_GUARDED_BY(mu_) = 1;
   bool shut_down_ ABSL_GUARDED_BY(mu_) = false;

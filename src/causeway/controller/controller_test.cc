@@ -98,6 +98,7 @@ class ControllerTest : public ::testing::Test {
     options.shape.slices = 2;
     options.shape.devices_per_host = 2;
     options.max_programs = 4;
+    options.max_program_bytes = 1000;
     options.compile_cache = &cache_;
     options.callbacks_gone = [this](const std::string&, uint64_t group) {
       callbacks_gone_.push_back(group);
@@ -620,25 +621,45 @@ TEST_F(ControllerTest, WhatDiskCannotServeIsCompiled) {
   EXPECT_EQ(controller_->GetStatus().counters["compiles_total"], 1);
 }
 
-TEST_F(ControllerTest, SpareProgramsAreForgottenEverywhere) {
-  auto kept = Compile(4, false, "kept");
-  for (int i = 0; i < 4; ++i) {
-    auto view = Compile(4, false, std::to_string(i));
+TEST_F(ControllerTest, TheProgramWhoseUseIsLongestAgoMakesRoom) {
+  auto compiles = [this] {
+    return links_[0]->Of(control::Command::kCompile).size() +
+           links_[1]->Of(control::Command::kCompile).size();
+  };
+  auto use = [this](const std::string& code) {
+    auto view = Compile(4, false, code);
     ASSERT_TRUE(controller_->DestructExecutable(session_, view->handle).ok());
-  }
-  // The fifth program made the fourth and its elders go, but not the one that is held.
-  EXPECT_EQ(links_[0]->Of(control::Command::kDropProgram).size(), 3);
-  EXPECT_EQ(links_[1]->Of(control::Command::kUnbind).size(), 3);
+  };
+  auto kept = Compile(4, false, "kept");
+  use("0");
+  use("1");
+  use("2");
+  use("0");
+  EXPECT_EQ(compiles(), 4);
+  use("3");  // makes 1 go, on all workers, but neither what is held nor what was used since
+  EXPECT_EQ(links_[0]->Of(control::Command::kDropProgram).size(), 1);
+  EXPECT_EQ(links_[1]->Of(control::Command::kUnbind).size(), 1);
   Put(1, 4, "abcd");
   EXPECT_TRUE(Run(*kept, 1, 2).ok());
-  // One that was forgotten compiles anew, where disk does not have it.
   cache_.entries.clear();
-  const size_t before = links_[0]->Of(control::Command::kCompile).size() +
-                        links_[1]->Of(control::Command::kCompile).size();
-  Compile(4, false, "0");
-  EXPECT_EQ(links_[0]->Of(control::Command::kCompile).size() +
-                links_[1]->Of(control::Command::kCompile).size(),
-            before + 1);
+  use("0");
+  EXPECT_EQ(compiles(), 5);
+  use("1");
+  EXPECT_EQ(compiles(), 6);
+  EXPECT_EQ(controller_->GetStatus().counters["compile_cache_dropped_total"], 2);
+}
+
+TEST_F(ControllerTest, ProgramsMakeRoomByTheirBytes) {
+  auto first = Compile(4, false, std::string(600, 'a'));
+  ASSERT_TRUE(controller_->DestructExecutable(session_, first->handle).ok());
+  auto second = Compile(4, false, std::string(600, 'b'));
+  EXPECT_TRUE(links_[0]->Of(control::Command::kDropProgram).empty());
+  auto third = Compile(4, false, "c");
+  EXPECT_EQ(links_[0]->Of(control::Command::kDropProgram).size(), 1);
+  // What is held stays, however much it is.
+  auto fourth = Compile(4, false, std::string(600, 'd'));
+  Compile(4, false, "e");
+  EXPECT_EQ(links_[0]->Of(control::Command::kDropProgram).size(), 1);
 }
 
 TEST_F(ControllerTest, DonationDeletesEveryAliasOfTheInput) {

@@ -120,7 +120,12 @@ struct Program {
   // Plugin programs that the controller runs by itself.
   std::shared_ptr<const wire::ReshardProgram> reshard;
   int attempts = 0;
+  uint64_t last_use = 0;  // grows with every Compile that asks for one
   std::vector<absl::AnyInvocable<void(absl::Status)>> waiters;  // under the lock
+
+  int64_t bytes() const {
+    return static_cast<int64_t>(request.program.size() + serialized.size());
+  }
 };
 using ProgramRef = std::shared_ptr<Program>;
 
@@ -201,6 +206,7 @@ struct Counters {
   int64_t gang_launches = 0;       // on several workers
   int64_t compiles = 0;
   int64_t compile_hits = 0;        // answered from the cache
+  int64_t programs_dropped = 0;    // from the cache, to make room
   int64_t program_loads = 0;
   int64_t ready_questions = 0;     // to workers
   int64_t fetches = 0;

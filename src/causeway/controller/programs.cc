@@ -67,11 +67,10 @@ void Controller::Compile(
   absl::StatusOr<DeviceListRef> list = Intern(request.devices);
   if (!list.ok()) return fail(list.status());
   const std::string key = CacheKey(request);
-  if (programs_.size() >= options_.max_programs || FAULT_POINT("controller.prune_programs")) {
-    PrunePrograms();
-  }
-  ProgramRef& slot =
-      programs_[PLANTED("controller.key_by_session") ? absl::StrCat(key, id.value()) : key];
+  const std::string slot_key =
+      PLANTED("controller.key_by_session") ? absl::StrCat(key, id.value()) : key;
+  if (!programs_.contains(slot_key)) MakeRoomForProgram();
+  ProgramRef& slot = programs_[slot_key];
   const bool fresh = slot == nullptr;
   if (fresh) {
     slot = std::make_shared<Program>();
@@ -83,6 +82,7 @@ void Controller::Compile(
   } else {
     ++counters_.compile_hits;
   }
+  slot->last_use = ++program_uses_;
   const ProgramRef program = slot;
   auto finish = [this, id, program, list = *list, shared_done](absl::Status status) {
     mu_.AssertHeld();
@@ -121,49 +121,6 @@ void Controller::Compile(
   }
   program->waiters.push_back(std::move(finish));
   if (fresh) FindOrCompile(program, key);
-}
-
-void Controller::PrunePrograms() {
-  absl::flat_hash_set<ProgramId> used;
-  for (const auto& [id, session] : sessions_) {
-    for (const auto& [handle, executable] : session->executables) {
-      if (executable.binding != nullptr) used.insert(executable.binding->program->id);
-    }
-  }
-  ForgetPrograms([&used](const Program& program) {
-    return program.compiled && !used.contains(program.id);
-  });
-}
-
-void Controller::ForgetPrograms(absl::FunctionRef<bool(const Program&)> spare) {
-  for (auto it = bindings_.begin(); it != bindings_.end();) {
-    // A slot without a binding is left over from one that could not be made.
-    if (it->second != nullptr && !spare(*it->second->program)) {
-      ++it;
-      continue;
-    }
-    if (it->second != nullptr) {
-      for (WorkerState& worker : workers_) {
-        if (worker.bindings.erase(it->second->id) > 0) {
-          worker.link->Send(wire::EncodeUnbind(it->second->id));
-        }
-      }
-    }
-    it = bindings_.erase(it);
-  }
-  std::vector<ProgramId> dropped;
-  for (auto it = programs_.begin(); it != programs_.end();) {
-    const auto current = it++;
-    if (current->second == nullptr || !spare(*current->second)) continue;
-    dropped.push_back(current->second->id);
-    programs_.erase(current);
-  }
-  std::sort(dropped.begin(), dropped.end());
-  for (const ProgramId id : dropped) {
-    for (WorkerState& worker : workers_) {
-      if (worker.programs.erase(id) > 0) worker.link->Send(wire::EncodeDropProgram(id));
-    }
-  }
 }
 
 std::string Controller::CompileEnvironment() const {

@@ -66,6 +66,7 @@ core::ClusterStatus Controller::GetStatus() {
       {"gang_launches_total", counters_.gang_launches},
       {"compiles_total", counters_.compiles},
       {"compile_cache_hits_total", counters_.compile_hits},
+      {"compile_cache_dropped_total", counters_.programs_dropped},
       {"program_loads_total", counters_.program_loads},
       {"ready_questions_total", counters_.ready_questions},
       {"fetches_total", counters_.fetches},
