@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from end_to_end import Client, ClientError, Cluster
 
-LOST = ("DATA_LOSS", "DEADLINE_EXCEEDED", "NOT_FOUND")
+LOST = ("DATA_LOSS", "DEADLINE_EXCEEDED", "NOT_FOUND", "INTERNAL")
 MISTAKES = {
     "unknown custom call": (
         "call = jax.ffi.ffi_call('nobody_has_this', jax.ShapeDtypeStruct((2,), np.float32))\n"
@@ -29,6 +29,13 @@ MISTAKES = {
         "jax.block_until_ready(jax.jit(lambda: jnp.zeros(1 << 46, jnp.float32),\n"
         "                              out_shardings=rows)())",
         "RESOURCE_EXHAUSTED",
+    ),
+    "a callback that raises, on all devices": (
+        "def boom(v): raise ValueError('a reason of mine')\n"
+        "f = lambda v: jax.pure_callback(boom, v, v) + lax.pmean(v, 'x')\n"
+        "f = jax.jit(jax.shard_map(f, mesh=mesh, in_specs=P('x'), out_specs=P('x')))\n"
+        "jax.block_until_ready(f(jax.device_put(np.ones(8, np.float32), rows)))",
+        "a reason of mine",
     ),
     "the same array donated and used": (
         "x = jax.device_put(np.ones(8, np.float32), rows)\n"

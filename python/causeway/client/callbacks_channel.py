@@ -36,7 +36,8 @@ _TOKEN_CHARS = 32
 _LAST, _FIRST = 1, 2
 _CLIENT_HELLO, _WELCOME, _REFUSED, _CALL = 1, 3, 4, 5
 _RESULT, _ERROR, _RELEASE, _WORKER_GONE = 6, 7, 10, 12
-_INTERNAL = 13  # canonical status codes
+# The canonical code of what a user's function raises: a mistake of the user, no lost slice.
+_INVALID_ARGUMENT = 3
 
 _CONNECT_SECONDS = 10.0
 _RECONNECT_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0)
@@ -244,7 +245,7 @@ class Channel:
         encoded = text.encode()
         if len(encoded) > _PAYLOAD_BYTES_MAX // 2:
             encoded = encoded[:4096] + b"\n...\n" + encoded[-(_PAYLOAD_BYTES_MAX // 4) :]
-        payload = struct.pack("<I", _INTERNAL) + encoded
+        payload = struct.pack("<I", _INVALID_ARGUMENT) + encoded
         try:
             self._send(_header(_ERROR, _FIRST | _LAST, worker, call, len(payload)), payload)
         except OSError as error:

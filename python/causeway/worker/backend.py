@@ -92,6 +92,21 @@ class _Epoch:
         return found
 
 
+# Arrays up to this size are copied into a new epoch; larger ones only after so many epochs.
+_COPIED_BYTES = 64 << 10
+_EPOCHS_KEPT = 4
+
+
+class _Views:
+    """The memory of an array's shards, and through how many changes of epoch it has come."""
+
+    __slots__ = ("blocks", "epochs")
+
+    def __init__(self, blocks):
+        self.blocks = blocks
+        self.epochs = 0
+
+
 class _Loaded:
     """An executable on physical devices, with its outputs' handlers ready."""
 
@@ -228,9 +243,6 @@ class Backend:
         )
 
     def open_epoch(self, node, coordinator, num_nodes, callback_relay="", worker=0):
-        # What held on to earlier clients are circles of references; their threads and sockets would
-        # wait for the collector's own time.
-        gc.collect()
         client = self._platform.open(node, coordinator, num_nodes)
         by_node = {}
         for device in client.devices():
@@ -243,6 +255,12 @@ class Backend:
             if not self._callbacks_started:
                 callbacks.start(callback_relay, worker)
                 self._callbacks_started = True
+
+    @staticmethod
+    def forget_old_epochs():
+        """Frees older clients. What held on to them are circles of references; their threads and
+        sockets would wait for the collector's own time."""
+        gc.collect()
 
     def _current(self):
         if self._epoch is None:
@@ -514,17 +532,24 @@ class Backend:
         token.block_until_ready()
 
     def adopt(self, array, views, ordinals):
-        """(array in the current client, views). Views are the first epoch's memory: re-viewing an
-        adopted array would chain every client of the past together."""
+        """(array in the current client, views to give here again or None).
+
+        Views are memory of the client in which the array was born: re-viewing an adopted array
+        would chain every client of the past together. A client of the past keeps its threads and
+        sockets, so small arrays, and those that have come through many epochs, are copied."""
         epoch = self._current()
         pieces = array._arrays
         kind = pieces[0].sharding.memory_kind
         # jaxlib ends the process when asked for the memory of a value whose allocation failed.
         array.block_until_ready()
         if views is None:
-            views = [np.asarray(piece) for piece in pieces]
+            views = _Views([np.asarray(piece) for piece in pieces])
+        views.epochs += 1
+        blocks = views.blocks
+        if views.epochs > _EPOCHS_KEPT or sum(b.nbytes for b in blocks) <= _COPIED_BYTES:
+            blocks, views = [np.array(block) for block in blocks], None
         ordinals = tuple(ordinals)
-        if len(views) == 1:
-            return self._put(views, ordinals, kind, epoch), views
-        singles = [self._put([v], (k,), kind, epoch) for v, k in zip(views, ordinals)]
+        if len(blocks) == 1:
+            return self._put(blocks, ordinals, kind, epoch), views
+        singles = [self._put([b], (k,), kind, epoch) for b, k in zip(blocks, ordinals)]
         return self._assemble(singles, ordinals, epoch), views

@@ -94,6 +94,7 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   controller::ControllerOptions controller_options;
   controller_options.shape = options_.shape;
   controller_options.heartbeat = options_.heartbeat;
+  controller_options.drain_max = options_.drain_max;
   ASSIGN_OR_RETURN(callbacks_, callbacks::Relay::Start({.host = options_.host}));
   if (auto shared = SharedFolder::Create(); shared.ok()) {
     shared_ = *std::move(shared);

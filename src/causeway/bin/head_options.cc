@@ -39,6 +39,9 @@ ABSL_FLAG(int, incarnations_per_worker, 0,
 ABSL_FLAG(absl::Duration, heartbeat, absl::Seconds(5),
           "How often a worker is asked whether it lives. One that answers none of three questions is "
           "lost: three beats after the first, or sooner where answers use to come at once.");
+ABSL_FLAG(absl::Duration, drain_max, absl::Seconds(10),
+          "How long a worker's launches may take to end when their epoch is over; one that takes "
+          "longer is given up and started anew.");
 ABSL_FLAG(std::string, ready_file, "", "Written as JSON with the real ports once serving.");
 ABSL_FLAG(std::string, compile_cache, "",
           "Directory where compiled programs stay for later heads; empty = none.");
@@ -145,6 +148,12 @@ absl::StatusOr<HeadOptions> ParseHeadOptions(int argc, char** argv) {
   if (options.heartbeat < absl::Milliseconds(10) || options.heartbeat > absl::Hours(1)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--heartbeat=", absl::FormatDuration(options.heartbeat),
+                     ": it must be 10ms to 1h"));
+  }
+  options.drain_max = absl::GetFlag(FLAGS_drain_max);
+  if (options.drain_max < absl::Milliseconds(10) || options.drain_max > absl::Hours(1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--drain-max=", absl::FormatDuration(options.drain_max),
                      ": it must be 10ms to 1h"));
   }
   options.ready_file = absl::GetFlag(FLAGS_ready_file);

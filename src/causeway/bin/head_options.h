@@ -21,6 +21,7 @@ struct HeadOptions {
   int coordinator_port = 0;
   int incarnations_per_worker = 64;
   absl::Duration heartbeat = absl::Seconds(5);
+  absl::Duration drain_max = absl::Seconds(10);
   std::string ready_file;
   std::string compile_cache;
   int64_t compile_cache_bytes = int64_t{4} << 30;

@@ -68,7 +68,7 @@ struct ControllerOptions {
   int missed_beats_max = 3;
   // How long an epoch change may wait for a worker's collectives to break off.
   absl::Duration drain_max = absl::Seconds(10);
-  // How long a worker may take to enter an epoch, its new XLA client included.
+  // How long a worker may take to enter an epoch beyond that, its new XLA client included.
   absl::Duration open_max = absl::Minutes(2);
   // How long a launch over several workers may stand still because a living member does not start
   // it while another waits inside it; infinite: for ever.

@@ -31,7 +31,7 @@ core::EpochOptions RulesOf(const ControllerOptions& options, const model::Topolo
   }
   rules.peer_failure_grace = options.peer_failure_grace;
   rules.launch_start_max = options.launch_start_max;
-  rules.open_max = options.open_max;
+  rules.open_max = options.drain_max + options.open_max;
   return rules;
 }
 

@@ -4,9 +4,10 @@
 // of the computation itself come out of Completion and HostCopy. Arrays belong to the epoch in
 // which they were made; Adopt() carries them into the current one.
 //
-// Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt and Idle come from one thread
-// (the order of Launch calls is the order of collectives). Compile, Introspect, AwaitReady,
-// LoadHostProgram and AbortCollectives may come from any thread at any time. All values may be released anywhere.
+// Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt, Idle and ForgetOldEpochs come
+// from one thread (the order of Launch calls is the order of collectives). Compile, Introspect,
+// AwaitReady, LoadHostProgram and AbortCollectives may come from any thread at any time. All values
+// may be released anywhere.
 #pragma once
 
 #include <memory>
@@ -70,6 +71,9 @@ class Device {
 
   // Nothing is to do at the moment: a chance to release what had to wait.
   virtual void Idle() = 0;
+  // An epoch was opened some time ago: frees clients of older ones that no array needs any more. May
+  // take some milliseconds.
+  virtual void ForgetOldEpochs() = 0;
 };
 
 }  // namespace causeway::device

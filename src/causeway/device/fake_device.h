@@ -65,6 +65,7 @@ class FakeDevice final : public Device {
   absl::StatusOr<Introspection> Introspect(const ProgramSource& source,
                                            const std::string& what) override;
   void Idle() override {}
+  void ForgetOldEpochs() override {}
 
  private:
   struct Computation;

@@ -122,6 +122,7 @@ class DeviceWithHostArrays final : public Device {
     return device_->LoadHostProgram(spec);
   }
   void Idle() override { device_->Idle(); }
+  void ForgetOldEpochs() override { device_->ForgetOldEpochs(); }
 
  private:
   const std::unique_ptr<Device> device_;

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/device/jax_host_program.h"
 #include "causeway/device/jax_values.h"
@@ -237,6 +238,12 @@ class JaxDevice final : public Device {
 
   void Idle() override {
     if (HasPyGarbage()) GilScope release;
+  }
+
+  void ForgetOldEpochs() override {
+    GilScope gil;
+    const auto done = Checked(PyObject_CallMethod(backend_.get(), "forget_old_epochs", nullptr));
+    if (!done.ok()) LOG(WARNING) << "clients of older epochs stay: " << done.status().message();
   }
 
  private:

@@ -18,7 +18,7 @@ class JaxArray final : public Array {
   const std::vector<int32_t>& devices() const override { return *devices_; }
   int64_t bytes() const override { return bytes_; }
   PyObject* array() const { return array_.get(); }
-  // Host views of the first epoch's memory, once adopted; null before.
+  // What the backend's adopt wants to see again; null before the first time.
   PyObject* views() const { return views_.get(); }
   void set_views(PyRef views) { views_ = std::move(views); }
   const std::shared_ptr<const std::vector<int32_t>>& shared_devices() const { return devices_; }

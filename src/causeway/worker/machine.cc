@@ -236,6 +236,7 @@ bool Machine::Quiet() {
 
 void Machine::Tick() {
   if (graph_ != nullptr) graph_->Tick();
+  if (ticks_until_forgetting_ > 0 && --ticks_until_forgetting_ == 0) device_->ForgetOldEpochs();
 }
 
 void Machine::EndWait() {
@@ -332,6 +333,8 @@ void Machine::FinishOpening() {
                                               .num_nodes = welcome_.num_nodes,
                                               .worker = place_,
                                               .devices_per_host = welcome_.devices_per_host});
+    // Not now: the client of the user waits for its next step.
+    if (ticks_until_forgetting_ == 0) ticks_until_forgetting_ = 2;
   } else {
     REACHED("machine.drain_too_late");
     hung_ = true;

@@ -175,6 +175,7 @@ class Machine final : private GraphHost {
   };
   std::unique_ptr<OpGraph> graph_;
   Welcome welcome_;
+  int ticks_until_forgetting_ = 0;  // 0: nothing of older epochs is to be freed
   bool hung_ = false;  // launches of an older epoch did not end in time
   std::optional<absl::Time> until_;
   std::optional<Opening> opening_;     // at most one of the two is set, when until_ is
