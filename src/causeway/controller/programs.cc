@@ -182,9 +182,9 @@ void Controller::StartCompile(const ProgramRef& program) {
   WorkerState* chosen = nullptr;
   for (size_t k = 0; k < n; ++k) {
     WorkerState& candidate = workers_[(program->id.value() + program->attempts + k) % n];
-    if (!candidate.alive || (chosen != nullptr && !candidate.epoch_open)) continue;
+    if (!candidate.alive || (chosen != nullptr && !epochs_.in(candidate.id))) continue;
     chosen = &candidate;
-    if (candidate.epoch_open) break;
+    if (epochs_.in(candidate.id)) break;
   }
   ++program->attempts;
   const RequestId request = NewRequest([this, program](PendingRequest& reply) {
