@@ -514,7 +514,8 @@ class Backend:
     def host_bytes(piece):
         """(address, size, owner, dims, bytes an element, element type) once the dense bytes are
         there."""
-        piece.block_until_ready()  # see adopt
+        if not isinstance(piece, np.ndarray):
+            piece.block_until_ready()  # see adopt
         value = np.asarray(piece)
         shape = value.shape  # not the array's: a result on one device does not know its shape
         value = np.ascontiguousarray(value)

@@ -14,6 +14,9 @@
 namespace causeway::worker {
 namespace {
 
+// Between the head's telling others of this worker and its telling this worker.
+constexpr absl::Duration kWelcomeWait = absl::Seconds(10);
+
 int PortOf(const std::string& address) {
   const auto parsed = net::ParseAddress(address);
   return parsed.ok() ? parsed->port : 0;
@@ -45,7 +48,13 @@ DataPlane::DataPlane(Options options) : options_(std::move(options)) {
 absl::StatusOr<std::unique_ptr<DataPlane>> DataPlane::Start(Options options) {
   std::unique_ptr<DataPlane> plane(new DataPlane(std::move(options)));
   auto trusts = [raw = plane.get()](const std::string& token) {
+    // Peers may learn this address before the head's welcome is here.
     absl::MutexLock lock(&raw->mu_);
+    auto decided = [raw] {
+      raw->mu_.AssertHeld();
+      return !raw->token_.empty() || raw->closing_;
+    };
+    raw->mu_.AwaitWithTimeout(absl::Condition(&decided), kWelcomeWait);
     return !raw->token_.empty() && raw->token_ == token;
   };
   ASSIGN_OR_RETURN(plane->server_, PeerServer::Start({.port = plane->options_.port,
@@ -57,6 +66,7 @@ absl::StatusOr<std::unique_ptr<DataPlane>> DataPlane::Start(Options options) {
 DataPlane::~DataPlane() {
   std::map<std::string, std::unique_ptr<PeerSender>> peers;  // joined without the lock
   absl::MutexLock lock(&mu_);
+  closing_ = true;
   peers.swap(peers_);
 }
 

@@ -65,6 +65,7 @@ class DataPlane {
 
   mutable absl::Mutex mu_;
   std::string token_ ABSL_GUARDED_BY(mu_);
+  bool closing_ ABSL_GUARDED_BY(mu_) = false;
   bool checksums_ ABSL_GUARDED_BY(mu_) = false;
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> memories_ ABSL_GUARDED_BY(mu_);

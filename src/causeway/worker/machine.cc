@@ -39,7 +39,12 @@ Machine::Machine(MachineOptions options, device::Device* device, MachineHost* ho
       assembler_([this](TransferId id, absl::StatusOr<device::HostBytes> bytes,
                         std::vector<int64_t> strides) {
         Post([this, id, bytes = std::move(bytes), strides = std::move(strides)]() mutable {
-          if (graph_ != nullptr) graph_->TransferArrived(id, std::move(bytes), std::move(strides));
+          if (graph_ == nullptr) {
+            REACHED("machine.transfer_before_the_welcome");
+            early_transfers_.push_back({id, std::move(bytes), std::move(strides)});
+            return;
+          }
+          graph_->TransferArrived(id, std::move(bytes), std::move(strides));
         });
       }),
       place_(options_.worker) {}
@@ -304,6 +309,9 @@ void Machine::BeginLife() {
                          welcome_.max_inflight_launches > 0 ? welcome_.max_inflight_launches : 8,
                      .transfer_timeout = options_.transfer_timeout,
                      .faults = options_.faults});
+    for (EarlyTransfer& t : std::exchange(early_transfers_, {})) {
+      graph_->TransferArrived(t.transfer, std::move(t.bytes), std::move(t.strides));
+    }
   }
   host_->OnLifeStarted();
 }

@@ -173,7 +173,13 @@ class Machine final : private GraphHost {
     absl::Duration bound;
     bool patient = false;  // nothing was broken off: running launches get a chance first
   };
+  struct EarlyTransfer {
+    TransferId transfer;
+    absl::StatusOr<device::HostBytes> bytes;
+    std::vector<int64_t> strides;
+  };
   std::unique_ptr<OpGraph> graph_;
+  std::vector<EarlyTransfer> early_transfers_;  // those that came before it
   Welcome welcome_;
   int ticks_until_forgetting_ = 0;  // 0: nothing of older epochs is to be freed
   bool hung_ = false;  // launches of an older epoch did not end in time
