@@ -45,7 +45,7 @@ MISTAKES = {
     "arrays of another shape than the program was compiled for": (
         "f = jax.jit(lambda a: a + a.mean()).lower(jax.device_put(np.ones(8, np.float32), rows))\n"
         "for _ in range(2):\n"
-        "    with np.testing.assert_raises_regex(Exception, 'takes float32.2. on|deleted'):\n"
+        "    with np.testing.assert_raises_regex(Exception, 'takes float32.2.|deleted'):\n"
         "        out = f.compile().runtime_executable().execute_sharded(\n"
         "            [jax.device_put(np.ones(16, np.float32), rows)])\n"
         "        jax.block_until_ready(out.disassemble_into_single_device_arrays())\n"
@@ -83,7 +83,7 @@ def test_refused_and_the_session_goes_on(
         client.do(code)
     text = str(caught.value)
     # What can be seen to be wrong is refused before any worker hears of it.
-    if "memory" not in mistake:
+    if not any(word in mistake for word in ("memory", "raises")):
         assert cluster.status()["counters"]["epoch_changes_total"] == epochs
     assert expected.lower() in text.lower()
     assert not any(name in text for name in LOST), text
