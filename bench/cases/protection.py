@@ -20,7 +20,9 @@ _PERIOD = 50  # steps between two snapshots, and in a block
 def run(options: comparison.Options) -> Report:
     with systems.causeway(slices=2) as cluster:
         results = comparison.interleave(
-            _CASE, [cluster], {"blocks": 2 if options.quick else 12}, options
+            _CASE, [cluster],
+            {"blocks": 2, "period": 5} if options.quick else {"blocks": 12, "period": _PERIOD},
+            options,
         )[cluster.name]
     bare = [value for result in results for value in result["bare"]]
     guarded = [value for result in results for value in result["guarded"]]
@@ -53,10 +55,11 @@ def client(config: dict[str, Any]) -> dict[str, list[float]]:
     optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(3e-3))
     trainer = train_lm.Trainer(model, mesh, optimizer, seed=0)
     source = train_lm.batches(train_lm.read_text(500_000), _BATCH, _LENGTH, seed=0)
-    manager = elastic.Manager(snapshot_period=_PERIOD)
+    period = config["period"]
+    manager = elastic.Manager(snapshot_period=period)
     steps = 0
 
-    def block(guarded: bool, count: int = _PERIOD) -> float:
+    def block(guarded: bool, count: int = period) -> float:
         """Seconds a step."""
         nonlocal steps
         begin = time.perf_counter()
@@ -71,11 +74,11 @@ def client(config: dict[str, Any]) -> dict[str, list[float]]:
         return (time.perf_counter() - begin) / count
 
     block(False, _WARM_STEPS)
-    block(True, _PERIOD)
+    block(True)
     found: dict[str, list[float]] = {"bare": [], "guarded": []}
     for turn in range(config["blocks"]):
         for guarded in (False, True) if turn % 2 == 0 else (True, False):
-            steps = _PERIOD // 2  # the snapshot falls into the middle of the block, and ends there
+            steps = period // 2  # the snapshot falls into the middle of the block, and ends there
             found["guarded" if guarded else "bare"].append(block(guarded) * 1e6)
     manager.close()
     return found

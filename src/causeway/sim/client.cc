@@ -175,6 +175,8 @@ void Client::Operate() {
     Upload();
     return;
   }
+  // What no client holds the head may forget: the disk remembers it.
+  if (world_.plan.disk && random_.Below(8) == 0) LetGo();
   const uint64_t draw = random_.Below(100);
   if (draw < 14) {
     Upload();
@@ -545,6 +547,21 @@ void Client::Delete() {
           world_.Violation("a deleted array can be read: ", bytes.status().ToString());
         }
       });
+}
+
+// As jax.clear_caches() does with what it has compiled.
+void Client::LetGo() {
+  for (auto it = executables_.begin(); it != executables_.end();) {
+    const Executable executable = it->second;
+    if (executable.asked || executable.handle.value() == 0) {
+      ++it;
+      continue;
+    }
+    world_.Note("client ", index_, ": lets go of ", it->first.first);
+    const absl::Status status = world_.controller->DestructExecutable(session_, executable.handle);
+    if (!status.ok()) world_.Violation("letting go of a program fails: ", status.ToString());
+    it = executables_.erase(it);
+  }
 }
 
 // The client's process dies; another one comes.

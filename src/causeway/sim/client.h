@@ -62,6 +62,7 @@ class Client {
   void Read(const ModelArrayRef& array, Done then = nullptr);
   void AwaitReady();
   void Delete();
+  void LetGo();
   void Leave();
   void Prove();
   void CloseWhenAnswered();
