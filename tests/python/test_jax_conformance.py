@@ -6,13 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
-from conformance import report, results  # noqa: E402
+from conformance import report, results, sides  # noqa: E402
 
 TESTS = """
 import os, pathlib
@@ -91,3 +92,33 @@ def test_only_doubtful_tests_run_locally(checkout: Path) -> None:
     rows, differences = report.compare({"a_test": (found(checkout), results.read(remote))})
     assert [(row.both, row.local, row.causeway) for row in rows] == [(3, 2, 1)]
     assert [difference["test"] for difference in differences] == ["test_good"]
+
+
+def test_a_cluster_that_does_not_start_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from causeway.cluster import environment, launcher
+    from causeway.cluster.errors import ClusterError
+
+    calls: list[str] = []
+    outcomes = iter(["busy", "good", "busy", "busy", "busy"])
+
+    def start(shape: Any, **_: Any) -> tuple[str, bool]:
+        outcome = next(outcomes)
+        calls.append(outcome)
+        if outcome == "busy":
+            raise ClusterError("worker 0 did not join within 300 s")
+        return "a state", True
+
+    monkeypatch.setattr(launcher, "start", start)
+    monkeypatch.setattr(launcher, "stop", lambda name: calls.append("stop"))
+    monkeypatch.setattr(environment, "for_command", lambda state, *_: {"state": state})
+    monkeypatch.setenv("CAUSEWAY_STATE_DIR", str(tmp_path))
+    side = sides.OwnClusterSide(0, 8, 2, tmp_path)
+    assert side.environment() == side.environment() == {"state": "a state"}
+    assert calls == ["busy", "stop", "good"]
+    side.close()
+    calls.clear()
+    with pytest.raises(ClusterError):
+        side.environment()
+    assert calls == ["busy", "stop"] * 3

@@ -90,17 +90,24 @@ class OwnClusterSide:
             devices_per_host=devices // hosts,
         ).on_free_ports()
         self._state = None
-        self._starts = 0
 
     def environment(self) -> dict[str, str]:
         from causeway.cluster import environment, launcher
+        from causeway.cluster.errors import ClusterError
 
-        if self._state is None:
-            with self._starting:
-                self._state, _ = launcher.start(
-                    self._shape, timeout_seconds=300.0, owner_pid=os.getpid()
-                )
-                self._starts += 1
+        for last in (False, False, True):
+            if self._state is not None:
+                break
+            try:
+                with self._starting:
+                    self._state, _ = launcher.start(
+                        self._shape, timeout_seconds=300.0, owner_pid=os.getpid()
+                    )
+            except ClusterError:
+                # A machine that is too busy for a while must not end a run of hours.
+                launcher.stop(self._shape.name)
+                if last:
+                    raise
         return environment.for_command(self._state, _common(), PYTHON)
 
     def after_trouble(self) -> str:
