@@ -97,9 +97,7 @@ Session::Session(std::shared_ptr<Context> the_context, Version the_version, std:
 Session::~Session() { Close("its stream is gone"); }
 
 bool Session::MayHandle(const ifrt::IfrtRequest& request, Room::Resume resume) {
-  if (!initialized || buffers->num_awaited() == 0 || !request.has_loaded_executable_execute_request()) {
-    return true;
-  }
+  if (!initialized || !request.has_loaded_executable_execute_request()) return true;
   const auto& execute = request.loaded_executable_execute_request();
   const std::vector<ArrayHandle> args(execute.args_handles().begin(),
                                       execute.args_handles().end());

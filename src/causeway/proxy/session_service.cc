@@ -116,7 +116,11 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
 
   // Handles the request that was read, or leaves it to whoever it has to wait for.
   void HandleRead() {
-    if (!session_->MayHandle(*request_, Later(&SessionStream::HandleRead))) return;
+    // Hardly ever is anything awaited: the way to come back is made only then.
+    if (session_->buffers->num_awaited() > 0 &&
+        !session_->MayHandle(*request_, Later(&SessionStream::HandleRead))) {
+      return;
+    }
     session_->Handle(*request_);
     request_ = nullptr;
     arena_.Reset();
