@@ -176,7 +176,7 @@ void Client::Operate() {
     return;
   }
   // What no client holds the head may forget: the disk remembers it.
-  if (world_.plan.disk && random_.Below(8) == 0) LetGo();
+  if (world_.plan.disk && random_.Below(4) == 0) LetGo();
   const uint64_t draw = random_.Below(100);
   if (draw < 14) {
     Upload();

@@ -30,12 +30,13 @@ void AddFlapping(Random& random, absl::Time start, absl::Duration busy, Plan& pl
 }
 
 void AddDiskTrouble(Random& random, absl::Time start, absl::Duration busy, Plan& plan) {
-  for (uint64_t n = 1 + random.Below(2); n > 0; --n) {
+  for (uint64_t n = 2 + random.Below(4); n > 0; --n) {
     Fault fault;
     fault.kind = Fault::Kind::kDisk;
     fault.at = start + busy * random.Unit();
     fault.lasts = Between(random, absl::Milliseconds(1), absl::Milliseconds(500));
-    fault.factor = random.Unit();
+    // Mostly damage, which shows only when the same program is asked for again.
+    fault.factor = Chance(random, 0.6) ? 0.99 : random.Unit();
     plan.faults.push_back(fault);
     plan.faults_end = std::max(plan.faults_end, fault.at + fault.lasts);
   }

@@ -216,16 +216,6 @@ TEST_F(DataPlaneTest, AStrangerIsRefused) {
   EXPECT_NE(why.message().find("worker 1"), absl::string_view::npos) << why;
 }
 
-TEST_F(DataPlaneTest, WhatComesBeforeTheWelcomeWaitsForIt) {
-  End from, to;
-  from.plane().Configure("secret", false);
-  from.plane().SetPeers({from.address(), to.address()}, {from.plane().memory(), "elsewhere"});
-  from.plane().Push(WorkerId(1), Id(1), device::HostBlock::FromString("hello"));
-  absl::SleepFor(absl::Milliseconds(100));
-  to.plane().Configure("secret", false);
-  EXPECT_EQ(Text(to.Take(Id(1))), "hello");
-}
-
 TEST_F(DataPlaneTest, ALargeBlockTakesSeveralConnections) {
   End from(/*damage_chunk=*/0, /*lanes=*/3), to;
   Introduce(from, to, /*shared=*/false, /*checksums=*/true);
@@ -441,6 +431,16 @@ TEST_F(DataPlaneTest, WhatIsNoFrameEndsTheConnection) {
   (void)::shutdown(cut.fd(), SHUT_WR);
   EXPECT_FALSE(cut.Reply().ok());
   EXPECT_TRUE(to.AwaitNothingPartial());
+}
+
+TEST_F(DataPlaneTest, WhatComesBeforeTheWelcomeWaitsForIt) {
+  End to;
+  RawPeer peer(to, "secret");
+  ASSERT_TRUE(peer.Send(1, 0, 5, "hello").ok());
+  ASSERT_TRUE(net::SetTimeouts(peer.fd(), absl::Minutes(1), absl::Milliseconds(200)).ok());
+  EXPECT_EQ(peer.Reply().status().code(), absl::StatusCode::kDeadlineExceeded);  // not refused
+  to.plane().Configure("secret", false);
+  EXPECT_EQ(Text(to.Take(Id(1))), "hello");
 }
 
 TEST_F(DataPlaneTest, PartsThatDoNotFitAreRefusedAndTheRestArrives) {
