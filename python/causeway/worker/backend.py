@@ -492,6 +492,7 @@ class Backend:
             return piece, False
         if piece.is_ready():
             try:
+                piece.block_until_ready()  # see adopt
                 # A view of the device's memory. As long as it lives, a program that is to take the
                 # array over works on a copy instead.
                 return np.asarray(piece), True
