@@ -1,17 +1,25 @@
 // What an emulated host answers to each command.
 #include "bench/emulated_hosts/emulated_host.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cctype>
+#include <cerrno>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "causeway/base/limits.h"
+#include "causeway/base/status_macros.h"
 #include "causeway/model/dtype.h"
 #include "causeway/model/sharding.h"
+#include "causeway/wire/control_frames.h"
 #include "causeway/wire/ifrt_sharding.h"
 
 namespace causeway::bench {
 namespace {
+
+using wire::ControlFrame;
 
 constexpr int kFloatBytes = 4;
 
@@ -37,7 +45,7 @@ void Compile(const control::Compile& compile, control::Reply* reply) {
   for (control::Status* status :
        {result.mutable_parameter_layouts_status(), result.mutable_output_layouts_status(),
         result.mutable_memory_stats_status()}) {
-    status->set_code(static_cast<int>(grpc::StatusCode::UNIMPLEMENTED));
+    status->set_code(static_cast<int>(absl::StatusCode::kUnimplemented));
     status->set_message("an emulated host compiles nothing");
   }
   result.set_has_output_shardings(true);
@@ -51,15 +59,13 @@ void Compile(const control::Compile& compile, control::Reply* reply) {
 
 }  // namespace
 
-EmulatedHost::EmulatedHost(const std::string& head, int worker) {
-  grpc::ChannelArguments arguments;
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetMaxReceiveMessageSize(-1);
-  channel_ = grpc::CreateCustomChannel(head, grpc::InsecureChannelCredentials(), arguments);
-  stub_ = control::WorkerControl::NewStub(channel_);
-  stub_->async()->Attach(&context_, this);
-  control::FromWorker first;
-  control::Hello& hello = *first.add_events()->mutable_hello();
+absl::StatusOr<std::shared_ptr<EmulatedHost>> EmulatedHost::Start(net::EventLoop& loop,
+                                                                  const std::string& head,
+                                                                  int worker) {
+  ASSIGN_OR_RETURN(const net::Address address, net::ParseAddress(head));
+  ASSIGN_OR_RETURN(net::Socket socket, net::Connect(address.host, address.port));
+  control::Event first;
+  control::Hello& hello = *first.mutable_hello();
   hello.set_worker(worker);
   hello.set_pid(getpid());
   hello.set_host("emulated");
@@ -69,126 +75,123 @@ EmulatedHost::EmulatedHost(const std::string& head, int worker) {
   hello.add_memory_kinds("device");
   hello.set_runtime_version("emulated");
   hello.set_num_devices(1);
-  // Held until Stop, so that the stream outlives moments without reads and writes.
-  AddHold();
-  Send(first);
-  StartRead(&incoming_);
-  StartCall();
+  std::string greeting;
+  net::AppendFrame(Kind(ControlFrame::kAttach), first.SerializeAsString(), &greeting);
+  RETURN_IF_ERROR(net::SendAll(socket.fd(), greeting));
+  auto host = std::make_shared<EmulatedHost>(loop, std::move(socket));
+  loop.Post([host] {
+    if (!host->loop_.Add(host->socket_.fd(), host).ok()) host->over_.Notify();
+  });
+  return host;
 }
 
-void EmulatedHost::Stop() {
-  {
-    absl::MutexLock lock(&mu_);
-    if (stopped_) return;
-    stopped_ = true;
+EmulatedHost::EmulatedHost(net::EventLoop& loop, net::Socket socket)
+    : loop_(loop), socket_(std::move(socket)), reader_(limits::kMessageBytesMax) {}
+
+void EmulatedHost::Stop() { ::shutdown(socket_.fd(), SHUT_RDWR); }
+
+void EmulatedHost::OnReadable() {
+  const absl::Span<char> space = reader_.Space();
+  const ssize_t size = ::recv(socket_.fd(), space.data(), space.size(), MSG_DONTWAIT);
+  if (size < 0 && (errno == EAGAIN || errno == EINTR)) return;
+  bool over = size <= 0;
+  if (!over) reader_.Received(static_cast<size_t>(size));
+  while (!over) {
+    const auto frame = reader_.Next();
+    over = !frame.ok();
+    if (over || !frame->has_value()) break;
+    over = (*frame)->kind == Kind(ControlFrame::kEnd);
+    const absl::string_view bytes = (*frame)->payload;
+    if (command_.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) Handle(command_);
   }
-  context_.TryCancel();
-  RemoveHold();
-}
-
-grpc::Status EmulatedHost::Wait() {
-  absl::MutexLock lock(&mu_);
-  mu_.Await(absl::Condition(&done_));
-  return status_;
-}
-
-void EmulatedHost::OnReadDone(bool ok) {
-  if (!ok) {
-    Stop();
+  if (over) {
+    const auto self = shared_from_this();
+    loop_.Remove(socket_.fd());
+    ::shutdown(socket_.fd(), SHUT_RDWR);
+    over_.Notify();
     return;
   }
-  control::FromWorker answers;
-  control::Command command;
-  for (const std::string& bytes : incoming_.commands()) {
-    if (command.ParseFromString(bytes)) Handle(command, &answers);
-  }
-  if (answers.events_size() > 0) Send(answers);
-  StartRead(&incoming_);
+  Send();
 }
 
-void EmulatedHost::Handle(const control::Command& command, control::FromWorker* answers) {
+void EmulatedHost::Answer(const control::Event& event) {
+  if (confirmation_.has_launch_done()) {
+    net::AppendFrame(Kind(ControlFrame::kMessage), confirmation_.SerializeAsString(), &answers_);
+    confirmation_.Clear();
+  }
+  net::AppendFrame(Kind(ControlFrame::kMessage), event.SerializeAsString(), &answers_);
+}
+
+void EmulatedHost::Reply(uint64_t request) {
+  control::Event event;
+  event.mutable_reply()->set_request(request);
+  Answer(event);
+}
+
+void EmulatedHost::Confirm(const control::Launch& launch) {
+  ++launches_;
+  if (launch.request() != 0) Reply(launch.request());
+  if (launch.seq() == 0) return;
+  // One confirmation speaks for all launches before it.
+  confirmation_.mutable_launch_done()->set_epoch(launch.epoch());
+  confirmation_.mutable_launch_done()->set_seq(launch.seq());
+}
+
+void EmulatedHost::Handle(const control::Command& command) {
+  control::Event event;
   switch (command.command_case()) {
-    case control::Command::kLaunch: {
-      const control::Launch& launch = command.launch();
-      ++launches_;
-      if (launch.request() != 0)
-        answers->add_events()->mutable_reply()->set_request(launch.request());
-      if (launch.seq() == 0) return;
-      // One confirmation speaks for all launches before it.
-      control::Event* event = answers->events_size() > 0
-                                  ? answers->mutable_events(answers->events_size() - 1)
-                                  : nullptr;
-      if (event == nullptr || !event->has_launch_done() ||
-          event->launch_done().epoch() != launch.epoch()) {
-        event = answers->add_events();
-      }
-      event->mutable_launch_done()->set_epoch(launch.epoch());
-      event->mutable_launch_done()->set_seq(launch.seq());
-      return;
-    }
+    case control::Command::kLaunch:
+      return Confirm(command.launch());
     case control::Command::kOpenEpoch:
-      answers->add_events()->mutable_epoch_opened()->set_epoch(command.open_epoch().epoch());
-      return;
+      event.mutable_epoch_opened()->set_epoch(command.open_epoch().epoch());
+      return Answer(event);
     case control::Command::kCompile:
-      Compile(command.compile(), answers->add_events()->mutable_reply());
-      return;
+      Compile(command.compile(), event.mutable_reply());
+      return Answer(event);
     case control::Command::kAwaitReady:
-      answers->add_events()->mutable_reply()->set_request(command.await_ready().request());
-      return;
-    case control::Command::kFetch: {
-      const control::Fetch& fetch = command.fetch();
-      for (int device : fetch.devices()) {
-        control::FetchData& data = *answers->add_events()->mutable_fetch_data();
-        data.set_request(fetch.request());
+      return Reply(command.await_ready().request());
+    case control::Command::kFetch:
+      for (int device : command.fetch().devices()) {
+        control::FetchData& data = *event.mutable_fetch_data();
+        data.set_request(command.fetch().request());
         data.set_device(device);
         data.set_total(kFloatBytes);
         data.set_bytes(std::string(kFloatBytes, '\0'));
+        Answer(event);
       }
-      answers->add_events()->mutable_reply()->set_request(fetch.request());
-      return;
-    }
-    case control::Command::kIntrospect: {
-      control::Reply& reply = *answers->add_events()->mutable_reply();
-      reply.set_request(command.introspect().request());
-      reply.mutable_status()->set_code(static_cast<int>(grpc::StatusCode::UNIMPLEMENTED));
-      reply.mutable_status()->set_message("an emulated host has no programs");
-      return;
-    }
+      return Reply(command.fetch().request());
+    case control::Command::kIntrospect:
+      event.mutable_reply()->set_request(command.introspect().request());
+      event.mutable_reply()->mutable_status()->set_code(
+          static_cast<int>(absl::StatusCode::kUnimplemented));
+      event.mutable_reply()->mutable_status()->set_message("an emulated host has no programs");
+      return Answer(event);
     case control::Command::kPing:
-      answers->add_events()->mutable_pong()->set_number(command.ping().number());
-      return;
+      event.mutable_pong()->set_number(command.ping().number());
+      return Answer(event);
     case control::Command::kShutdown:
-      Stop();
-      return;
+      return Stop();
     default:  // what leaves nothing to answer
       return;
   }
 }
 
-void EmulatedHost::Send(const control::FromWorker& answers) {
-  absl::MutexLock lock(&mu_);
-  waiting_.MergeFrom(answers);
-  Pump();
+void EmulatedHost::Send() {
+  if (confirmation_.has_launch_done()) {
+    net::AppendFrame(Kind(ControlFrame::kMessage), confirmation_.SerializeAsString(), &answers_);
+    confirmation_.Clear();
+  }
+  if (!answers_.empty()) {
+    const ssize_t sent =
+        ::send(socket_.fd(), answers_.data(), answers_.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent > 0) answers_.erase(0, static_cast<size_t>(sent));
+  }
+  if (answers_.empty() == waiting_) {
+    waiting_ = !answers_.empty();
+    loop_.SetWritable(socket_.fd(), waiting_);
+  }
 }
 
-void EmulatedHost::Pump() {
-  if (in_write_ || waiting_.events_size() == 0 || stopped_) return;
-  writing_.Swap(&waiting_);
-  waiting_.Clear();
-  in_write_ = true;
-  StartWrite(&writing_);
-}
-
-void EmulatedHost::OnWriteDone(bool ok) {
-  absl::MutexLock lock(&mu_);
-  in_write_ = false;
-  if (ok) Pump();
-}
-
-void EmulatedHost::OnDone(const grpc::Status& status) {
-  absl::MutexLock lock(&mu_);
-  status_ = status;
-  done_ = true;
-}
+void EmulatedHost::OnWritable() { Send(); }
 
 }  // namespace causeway::bench

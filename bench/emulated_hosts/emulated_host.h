@@ -1,57 +1,59 @@
-// A host without devices: speaks the control stream to a real head and computes nothing.
+// Hosts without devices: speak the control stream to a real head and compute nothing.
 //
 // Every launch is confirmed as soon as it is read, every value is a zero of four bytes. A program
 // has as many outputs as its name says ("..._outputs_3"), all of them replicated float32 scalars.
 //
-// Thread safety: thread-safe; gRPC calls it from its own threads.
+// Thread safety: the loop's thread serves all hosts; the methods are thread-safe.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 
-#include <grpcpp/grpcpp.h>
-
-#include "absl/base/thread_annotations.h"
-#include "absl/strings/string_view.h"
-#include "absl/synchronization/mutex.h"
-#include "control.grpc.pb.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/notification.h"
+#include "causeway/net/event_loop.h"
+#include "causeway/net/frames.h"
+#include "causeway/net/sockets.h"
+#include "control.pb.h"
 
 namespace causeway::bench {
 
-class EmulatedHost : private grpc::ClientBidiReactor<control::FromWorker, control::ToWorker> {
+class EmulatedHost : public net::EventLoop::Handler,
+                     public std::enable_shared_from_this<EmulatedHost> {
  public:
   // Connects with a connection of its own, as a real host does.
-  EmulatedHost(const std::string& head, int worker);
+  static absl::StatusOr<std::shared_ptr<EmulatedHost>> Start(net::EventLoop& loop,
+                                                             const std::string& head, int worker);
+  EmulatedHost(net::EventLoop& loop, net::Socket socket);
 
   // Asks for the end; Wait returns soon after.
   void Stop();
-  // Blocks until the stream is over. OK unless the head refused this host or went away.
-  grpc::Status Wait();
+  // Blocks until the connection is over.
+  void Wait() { over_.WaitForNotification(); }
   int64_t launches() const { return launches_; }
 
  private:
-  void OnReadDone(bool ok) override;
-  void OnWriteDone(bool ok) override;
-  void OnDone(const grpc::Status& status) override;
+  void OnReadable() override;
+  void OnWritable() override;
+  // Adds the answers to answers_.
+  void Handle(const control::Command& command);
+  void Confirm(const control::Launch& launch);
+  void Answer(const control::Event& event);
+  void Reply(uint64_t request);
+  void Send();
 
-  void Handle(const control::Command& command, control::FromWorker* answers);
-  void Send(const control::FromWorker& answers);
-  void Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-
-  std::shared_ptr<grpc::Channel> channel_;
-  std::unique_ptr<control::WorkerControl::Stub> stub_;
-  grpc::ClientContext context_;
-  control::ToWorker incoming_;
+  net::EventLoop& loop_;
+  const net::Socket socket_;
+  net::FrameReader reader_;
+  control::Command command_;
+  std::string answers_;   // frames
+  bool waiting_ = false;  // for room in the socket
+  // The confirmation of the last launch read, not yet in answers_.
+  control::Event confirmation_;
   std::atomic<int64_t> launches_{0};
-
-  absl::Mutex mu_;
-  control::FromWorker writing_ ABSL_GUARDED_BY(mu_);
-  control::FromWorker waiting_ ABSL_GUARDED_BY(mu_);
-  bool in_write_ ABSL_GUARDED_BY(mu_) = false;
-  bool done_ ABSL_GUARDED_BY(mu_) = false;
-  bool stopped_ ABSL_GUARDED_BY(mu_) = false;
-  grpc::Status status_ ABSL_GUARDED_BY(mu_);
+  absl::Notification over_;
 };
 
 }  // namespace causeway::bench

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
@@ -23,9 +24,15 @@ int main(int argc, char** argv) {
   }
   // Distributions build Abseil with its deadlock detector on, which costs every lock a global one.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
-  std::vector<std::unique_ptr<causeway::bench::EmulatedHost>> hosts;
-  for (int worker = first; worker < first + count; ++worker) {
-    hosts.push_back(std::make_unique<causeway::bench::EmulatedHost>(argv[1], worker));
+  auto loop = causeway::net::EventLoop::Start("hosts");
+  std::vector<std::shared_ptr<causeway::bench::EmulatedHost>> hosts;
+  for (int worker = first; loop.ok() && worker < first + count; ++worker) {
+    auto host = causeway::bench::EmulatedHost::Start(**loop, argv[1], worker);
+    if (!host.ok()) {
+      std::fprintf(stderr, "host %d: %s\n", worker, std::string(host.status().message()).c_str());
+      return 1;
+    }
+    hosts.push_back(*std::move(host));
   }
   char ignored[256];
   while (read(STDIN_FILENO, ignored, sizeof(ignored)) > 0) {

@@ -11,10 +11,10 @@
 namespace causeway::limits {
 
 // ---------------------------------------------------------------- messages
-// Largest gRPC message that any server or client of ours takes. A client's inline program or a
+// Largest message that any server or client of ours takes. A client's inline program or a
 // worker's compiled one is the largest thing that is not streamed.
 inline constexpr int kMessageBytesMax = 1 << 30;
-// Several queued commands travel in one message up to this size; a larger one travels alone.
+// Several queued commands go to a worker in one piece up to this size; a larger one goes alone.
 inline constexpr int64_t kCommandBatchBytesMax = 256 << 10;
 // A bulk transfer is cut into pieces of this size, so that none of them holds up another for long.
 inline constexpr int64_t kDataChunkBytes = 1 << 20;
@@ -103,6 +103,11 @@ inline constexpr int kHostsPerSliceMax = 1 << 12;
 inline constexpr int kWorkersMax = 1 << 12;
 inline constexpr int kSparesMax = 1 << 10;
 inline constexpr size_t kLossesKept = 16;  // of each place, with their texts
+// Connections of workers to the head's port: two each, and those that have not said who they are.
+inline constexpr int kWorkerConnectionsMax = 4 * kWorkersMax;
+// What such a connection may say, and how long it may take, before the head knows it.
+inline constexpr size_t kHelloBytesMax = 64 << 10;
+inline constexpr int kHelloSecondsMax = 10;
 inline constexpr size_t kSentinelsMax = 2 * kWorkersMax;  // connections to the death watch
 
 // ---------------------------------------------------------------- operations over HTTP
@@ -117,7 +122,7 @@ inline constexpr int kEventsMax = 4096;  // kept for late watchers
 // ---------------------------------------------------------------- shutdown
 // From a signal to the end of the head's process, whatever the peers do.
 inline constexpr int kHeadShutdownSecondsMax = 10;
-// What a gRPC server gives its calls before it cancels them.
+// What a server gives its calls and connections before it cuts them off.
 inline constexpr int kServerGraceMs = 500;
 
 }  // namespace causeway::limits

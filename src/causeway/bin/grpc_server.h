@@ -21,7 +21,7 @@ class GrpcServer {
   GrpcServer(std::string what, std::string flag) : what_(std::move(what)), flag_(std::move(flag)) {
     // Otherwise a second head on the port would start as well, and the two would split its calls.
     builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-    // Workers and clients watch their streams with pings of their own.
+    // Clients watch their streams with pings of their own.
     builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 1000);
     builder.SetMaxReceiveMessageSize(limits::kMessageBytesMax);
     builder.SetMaxSendMessageSize(-1);

@@ -141,8 +141,12 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
   proxy_ = std::make_unique<proxy::Proxy>(*controller_, ProxyOptions());
   counted_proxy_ = proxy_.get();
 
-  workers_.builder.RegisterService(control_->service());
-  RETURN_IF_ERROR(workers_.Start(options_.host, options_.server_port));
+  if (absl::Status listens = control_->Listen(options_.host, options_.server_port);
+      !listens.ok()) {
+    return absl::UnavailableError(absl::StrCat(
+        listens.message(), ": workers need a port; choose another --server-port (0 = any free one), "
+        "or end the other process"));
+  }
   proxy_->Register(clients_.builder);
   RETURN_IF_ERROR(clients_.Start(options_.host, options_.proxy_port));
   if (shared_ != nullptr) {
@@ -167,7 +171,7 @@ void Head::Stop(const std::string& reason) {
   if (control_ != nullptr) control_->Shutdown(reason);
   // Its answers go to the controller, which must be there.
   if (compile_cache_ != nullptr) compile_cache_->Stop();
-  workers_.Shutdown(deadline);
+  if (control_ != nullptr) control_->Stop(deadline - absl::Now());
   deaths_ = nullptr;
   coordination_.Shutdown();
   rendezvous_.Shutdown(deadline);

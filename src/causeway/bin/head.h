@@ -43,7 +43,7 @@ class Head {
   void Stop(const std::string& reason);
 
   int proxy_port() const { return clients_.port(); }
-  int server_port() const { return workers_.port(); }
+  int server_port() const { return control_->port(); }
   int ops_port() const { return ops_port_; }
   controller::Controller& controller() { return *controller_; }
 
@@ -70,7 +70,6 @@ class Head {
   std::unique_ptr<ops::OpsServer> ops_;
   std::atomic<proxy::Proxy*> counted_proxy_{nullptr};  // proxy_ once it is there
   GrpcServer rendezvous_{"the workers' coordination", "--coordinator-port"};
-  GrpcServer workers_{"workers", "--server-port"};
   GrpcServer clients_{"JAX clients", "--proxy-port"};
   int ops_port_ = 0;
   // Clients may come once every worker has been there; what is lost later is told by values.

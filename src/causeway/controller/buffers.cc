@@ -91,7 +91,7 @@ void Controller::FlushFrees() {
     const wire::Encoded command = wire::EncodeFree(ids);
     for (const DeviceList::Member& member : list->members) {
       WorkerState& worker = State(member.worker);
-      if (worker.alive) worker.link->Send(command);
+      if (worker.alive) worker.link->SendSoon(command);
       if (PLANTED("controller.forgets_members")) break;
     }
   }

@@ -1,7 +1,7 @@
-// Tests of the control service over real gRPC, with a worker made of a plain client.
+// Tests of the control service over real sockets, with a worker made of a plain one.
 #include "causeway/controller/control_service.h"
 
-#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
 
 #include <functional>
 #include <map>
@@ -14,7 +14,11 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "control.grpc.pb.h"
+#include "causeway/net/frames.h"
+#include "causeway/net/sockets.h"
+#include "causeway/wire/control_codec.h"
+#include "causeway/wire/control_frames.h"
+#include "control.pb.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -23,6 +27,7 @@ namespace {
 
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using wire::ControlFrame;
 
 constexpr absl::Duration kBound = absl::Seconds(30);
 
@@ -104,71 +109,92 @@ class FakeSink : public core::WorkerSink {
   std::vector<control::Event> events_;
 };
 
+// A worker made of a plain socket.
+class Peer {
+ public:
+  Peer(int port, ControlFrame lane) : socket_(*net::Connect("127.0.0.1", port)), lane_(lane) {
+    EXPECT_TRUE(net::SetTimeouts(socket_.fd(), kBound, kBound).ok());
+  }
+
+  bool SendFrame(ControlFrame kind, const std::string& payload) {
+    std::string bytes;
+    net::AppendFrame(Kind(kind), payload, &bytes);
+    return net::SendAll(socket_.fd(), bytes).ok();
+  }
+  bool Send(const control::Event& event) {
+    return SendFrame(ControlFrame::kMessage, event.SerializeAsString());
+  }
+  static control::Event HelloOf(const std::string& token) {
+    control::Event event;
+    event.mutable_hello()->set_worker(3);
+    event.mutable_hello()->set_pid(17);
+    event.mutable_hello()->set_host("h");
+    event.mutable_hello()->set_num_devices(4);
+    event.mutable_hello()->set_token(token);
+    return event;
+  }
+  bool Hello(const std::string& token = "") {
+    return SendFrame(lane_, HelloOf(token).SerializeAsString());
+  }
+  // Says that nothing more comes.
+  bool Farewell() { return SendFrame(ControlFrame::kEnd, *wire::EncodeEnd(absl::OkStatus())); }
+  // The commands that have come; at least one, or none at the end.
+  std::vector<control::Command> Read() {
+    std::vector<control::Command> commands;
+    while (commands.empty() && !over_) {
+      const absl::Span<char> space = reader_.Space();
+      const ssize_t size = ::recv(socket_.fd(), space.data(), space.size(), 0);
+      if (size <= 0) break;
+      reader_.Received(static_cast<size_t>(size));
+      while (true) {
+        auto frame = reader_.Next();
+        EXPECT_TRUE(frame.ok()) << frame.status();
+        if (!frame.ok() || !frame->has_value()) break;
+        if ((*frame)->kind == Kind(ControlFrame::kEnd)) {
+          end_ = wire::DecodeEnd((*frame)->payload);
+          over_ = true;
+        } else {
+          EXPECT_TRUE(commands.emplace_back().ParseFromString(std::string((*frame)->payload)));
+        }
+      }
+    }
+    over_ = over_ || commands.empty();
+    return commands;
+  }
+  // Reads to the end; the head's words, or UNKNOWN when it said none.
+  absl::Status Finish() {
+    while (!over_) Read();
+    return end_;
+  }
+  void Cut() { ::shutdown(socket_.fd(), SHUT_RDWR); }
+  int fd() const { return socket_.fd(); }
+
+ private:
+  const net::Socket socket_;
+  const ControlFrame lane_;
+  net::FrameReader reader_{1 << 30};
+  bool over_ = false;
+  absl::Status end_ = absl::UnknownError("the head did not say why");
+};
+
 class ControlServiceTest : public ::testing::Test {
  protected:
-  using Stream = grpc::ClientReaderWriter<control::FromWorker, control::ToWorker>;
-
-  // A client on a connection of its own, which dies with it.
-  struct Worker {
-    std::unique_ptr<control::WorkerControl::Stub> stub;
-    grpc::ClientContext context;
-    std::unique_ptr<Stream> stream;
-
-    bool Send(const control::Event& event) {
-      control::FromWorker message;
-      *message.add_events() = event;
-      return stream->Write(message);
-    }
-    bool Hello(const std::string& token = "") {
-      control::Event event;
-      event.mutable_hello()->set_worker(3);
-      event.mutable_hello()->set_pid(17);
-      event.mutable_hello()->set_host("h");
-      event.mutable_hello()->set_num_devices(4);
-      event.mutable_hello()->set_token(token);
-      return Send(event);
-    }
-    // The commands of the next message.
-    std::vector<control::Command> Read() {
-      control::ToWorker message;
-      std::vector<control::Command> commands;
-      if (!stream->Read(&message)) return commands;
-      for (const std::string& bytes : message.commands()) {
-        EXPECT_TRUE(commands.emplace_back().ParseFromString(bytes));
-      }
-      return commands;
-    }
-  };
-
   ControlServiceTest() : service_(sink_, timers_) {
-    grpc::ServerBuilder builder;
-    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
-    builder.RegisterService(service_.service());
-    server_ = builder.BuildAndStart();
+    EXPECT_TRUE(service_.Listen("127.0.0.1", 0).ok());
   }
   ~ControlServiceTest() override {
     service_.Shutdown("the test is over");
-    server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+    service_.Stop(absl::Seconds(5));
   }
 
-  std::unique_ptr<Worker> Connect(bool bulk = false) {
-    auto worker = std::make_unique<Worker>();
-    grpc::ChannelArguments args;
-    args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    args.SetMaxReceiveMessageSize(-1);
-    worker->stub = control::WorkerControl::NewStub(grpc::CreateCustomChannel(
-        absl::StrCat("127.0.0.1:", port_), grpc::InsecureChannelCredentials(), args));
-    worker->context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(60)));
-    worker->stream =
-        bulk ? worker->stub->Bulk(&worker->context) : worker->stub->Attach(&worker->context);
-    return worker;
+  std::unique_ptr<Peer> Connect(bool bulk = false) {
+    return std::make_unique<Peer>(service_.port(),
+                                  bulk ? ControlFrame::kBulk : ControlFrame::kAttach);
   }
 
   FakeSink sink_;
   RealTimers timers_;
   ControlService service_;
-  int port_ = 0;
-  std::unique_ptr<grpc::Server> server_;
 };
 
 // Reads a stream on a thread of its own until it ends.
@@ -179,7 +205,7 @@ class Reader {
 
   template <class Worker>
   explicit Reader(Worker& worker)
-      : cancel_([&worker] { worker.context.TryCancel(); }), thread_([this, &worker] {
+      : cancel_([&worker] { worker.Cut(); }), thread_([this, &worker] {
           for (Commands next = worker.Read(); !next.empty(); next = worker.Read()) {
             absl::MutexLock lock(&Shared());
             for (control::Command& command : next) commands_.push_back(std::move(command));
@@ -227,11 +253,10 @@ class Reader {
 TEST_F(ControlServiceTest, EventsArriveInOrder) {
   auto worker = Connect();
   ASSERT_TRUE(worker->Hello());
-  for (int i = 0; i < 1000; i += 2) {
-    control::FromWorker message;
-    message.add_events()->mutable_pong()->set_number(i);
-    message.add_events()->mutable_pong()->set_number(i + 1);
-    ASSERT_TRUE(worker->stream->Write(message));
+  for (int i = 0; i < 1000; ++i) {
+    control::Event event;
+    event.mutable_pong()->set_number(i);
+    ASSERT_TRUE(worker->Send(event));
   }
   ASSERT_TRUE(sink_.WaitEvents(1000));
   const std::vector<control::Event> events = sink_.events();
@@ -241,35 +266,45 @@ TEST_F(ControlServiceTest, EventsArriveInOrder) {
   EXPECT_EQ(service_.num_attached(), 1);
 }
 
-TEST_F(ControlServiceTest, CommandsArriveInOrderAndInBatches) {
+TEST_F(ControlServiceTest, CommandsArriveInOrderThroughAFullSocket) {
   auto worker = Connect();
   ASSERT_TRUE(worker->Hello());
   auto link = sink_.WaitLink();
   ASSERT_NE(link, nullptr);
-  // Nobody reads yet, so flow control stops the stream and a queue forms.
+  // Nobody reads yet, so the socket fills up and a queue forms.
   const std::string filler(20'000, 'f');
   constexpr int kCommands = 2000;
   for (int i = 0; i < kCommands; ++i) link->Send(FakeSink::Text(absl::StrCat(i, ":", filler)));
   EXPECT_GT(link->queued_bytes(), 1 << 20);
-  int messages = 0;
   int next = -1;  // the first is the welcome
   while (next < kCommands) {
     const std::vector<control::Command> commands = worker->Read();
     ASSERT_FALSE(commands.empty());
-    size_t bytes = 0;
-    ++messages;
     for (const control::Command& command : commands) {
-      const std::string expected =
-          next < 0 ? "welcome" : absl::StrCat(next, ":", filler);
+      const std::string expected = next < 0 ? "welcome" : absl::StrCat(next, ":", filler);
       ASSERT_EQ(command.shutdown().reason(), expected);
-      bytes += command.ByteSizeLong();
       ++next;
     }
-    EXPECT_LE(bytes, size_t{256} << 10);
   }
-  EXPECT_LT(messages, kCommands / 2);
-  // The last message may not be reported as written yet.
-  EXPECT_LT(link->queued_bytes(), 1 << 20);
+}
+
+TEST_F(ControlServiceTest, WhatMayWaitLeavesByItselfOrWithTheNextInOrder) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  link->SendSoon(FakeSink::Text("first"));
+  std::vector<std::string> reasons;
+  auto read = [&] {
+    for (const control::Command& command : worker->Read()) {
+      reasons.push_back(command.shutdown().reason());
+    }
+  };
+  while (reasons.size() < 2) read();  // nothing was sent behind it
+  link->SendSoon(FakeSink::Text("second"));
+  link->Send(FakeSink::Text("third"));
+  while (reasons.size() < 4) read();
+  EXPECT_THAT(reasons, ElementsAre("welcome", "first", "second", "third"));
 }
 
 TEST_F(ControlServiceTest, ARefusalReachesTheWorkerInFull) {
@@ -277,9 +312,7 @@ TEST_F(ControlServiceTest, ARefusalReachesTheWorkerInFull) {
   auto worker = Connect();
   ASSERT_TRUE(worker->Hello());
   EXPECT_TRUE(worker->Read().empty());
-  const grpc::Status status = worker->stream->Finish();
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::FAILED_PRECONDITION);
-  EXPECT_EQ(status.error_message(), "worker 3's place is taken by pid 9; end it first");
+  EXPECT_EQ(worker->Finish(), absl::Status(absl::StatusCode::kFailedPrecondition, "worker 3's place is taken by pid 9; end it first"));
   EXPECT_EQ(sink_.detached(), 0);
 }
 
@@ -289,7 +322,7 @@ TEST_F(ControlServiceTest, AStreamThatDoesNotBeginWithHelloIsRefused) {
   event.mutable_pong();
   ASSERT_TRUE(worker->Send(event));
   EXPECT_TRUE(worker->Read().empty());
-  EXPECT_EQ(worker->stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(worker->Finish().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(ControlServiceTest, ALostConnectionDetachesOnce) {
@@ -311,7 +344,7 @@ TEST_F(ControlServiceTest, ALostConnectionDetachesOnce) {
   link->Close("late");
   EXPECT_EQ(link->queued_bytes(), 0);
   service_.Shutdown("the test is over");
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + absl::Seconds(5)));
+  service_.Stop(absl::Seconds(5));
   EXPECT_EQ(sink_.detached(), 1);
   EXPECT_EQ(service_.num_attached(), 0);
 }
@@ -322,13 +355,11 @@ TEST_F(ControlServiceTest, AnOrderlyEndDetachesAfterTheLastEvent) {
   control::Event event;
   event.mutable_pong()->set_number(5);
   ASSERT_TRUE(worker->Send(event));
-  ASSERT_TRUE(worker->stream->WritesDone());
+  ASSERT_TRUE(worker->Farewell());
   ASSERT_TRUE(sink_.WaitDetached());
   EXPECT_EQ(sink_.events().size(), 1u);
   EXPECT_THAT(sink_.why(), HasSubstr("closed its control stream"));
-  while (!worker->Read().empty()) {
-  }
-  EXPECT_TRUE(worker->stream->Finish().ok());
+  EXPECT_TRUE(worker->Finish().ok());
 }
 
 TEST_F(ControlServiceTest, CloseSendsWhatIsQueuedThenEndsTheCall) {
@@ -343,9 +374,7 @@ TEST_F(ControlServiceTest, CloseSendsWhatIsQueuedThenEndsTheCall) {
     for (const control::Command& command : commands) reasons.push_back(command.shutdown().reason());
   }
   EXPECT_THAT(reasons, ElementsAre("welcome", "last"));
-  const grpc::Status status = worker->stream->Finish();
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
-  EXPECT_EQ(status.error_message(), "heartbeats were missed");
+  EXPECT_EQ(worker->Finish(), absl::Status(absl::StatusCode::kUnavailable, "heartbeats were missed"));
   ASSERT_TRUE(sink_.WaitDetached());
   EXPECT_EQ(sink_.why(), "heartbeats were missed");
 }
@@ -437,7 +466,7 @@ TEST_F(ControlServiceTest, ABulkStreamWithoutAKnownTokenIsRefused) {
   auto bulk = Connect(true);
   ASSERT_TRUE(bulk->Hello("guess"));
   EXPECT_TRUE(bulk->Read().empty());
-  EXPECT_EQ(bulk->stream->Finish().error_code(), grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(bulk->Finish().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(ControlServiceTest, LosingTheBulkStreamDetaches) {
@@ -446,11 +475,43 @@ TEST_F(ControlServiceTest, LosingTheBulkStreamDetaches) {
   ASSERT_EQ(worker->Read().size(), 1u);
   auto bulk = Connect(true);
   ASSERT_TRUE(bulk->Hello("token1"));
-  bulk->stream->WritesDone();
+  ASSERT_TRUE(bulk->Farewell());
   ASSERT_TRUE(sink_.WaitDetached());
   EXPECT_EQ(sink_.why(), "it closed its bulk stream");
   EXPECT_TRUE(worker->Read().empty());
-  EXPECT_EQ(worker->stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(worker->Finish().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(ControlServiceTest, AnotherProgramIsToldSo) {
+  auto stranger = Connect();
+  ASSERT_TRUE(net::SendAll(stranger->fd(), "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").ok());
+  const absl::Status end = stranger->Finish();
+  EXPECT_EQ(end.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(end.message()), HasSubstr("another program"));
+  EXPECT_EQ(sink_.detached(), 0);
+}
+
+TEST_F(ControlServiceTest, AWorkerThatSendsNonsenseIsDetached) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  ASSERT_EQ(worker->Read().size(), 1u);
+  ASSERT_TRUE(worker->Hello());  // once more
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_THAT(sink_.why(), HasSubstr("a second greeting"));
+}
+
+TEST_F(ControlServiceTest, ALinkOutlivesTheService) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  service_.Shutdown("the head ends");
+  service_.Stop(absl::ZeroDuration());
+  link->Send(FakeSink::Text("late"));
+  link->SendSoon(FakeSink::Text("late"));
+  link->SendData(TransferId(7), absl::Cord("late"));
+  link->Close("late");
+  EXPECT_EQ(link->queued_bytes(), 0);
 }
 
 TEST_F(ControlServiceTest, AfterShutdownNobodyMayAttach) {
@@ -458,7 +519,7 @@ TEST_F(ControlServiceTest, AfterShutdownNobodyMayAttach) {
   auto worker = Connect();
   worker->Hello();
   EXPECT_TRUE(worker->Read().empty());
-  EXPECT_EQ(worker->stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(worker->Finish().code(), absl::StatusCode::kUnavailable);
 }
 
 }  // namespace

@@ -45,9 +45,9 @@ void Controller::Abort(EpochId epoch, EpochId next, absl::Span<const WorkerId> m
 
 void Controller::Open(EpochId epoch, absl::Span<const WorkerId> members) {
   mu_.AssertHeld();
-  const wire::OpenEpochEncoder open(epoch, Nodes(),
-                                    absl::ToInt64Milliseconds(options_.drain_max));
-  for (WorkerId member : members) State(member).link->Send(open.For(epochs_.node(member)));
+  const wire::Encoded open =
+      wire::EncodeOpenEpoch(epoch, Nodes(), absl::ToInt64Milliseconds(options_.drain_max));
+  for (WorkerId member : members) State(member).link->Send(open);
 }
 
 void Controller::SetNodes(EpochId epoch, absl::Span<const WorkerId> members) {

@@ -1,13 +1,11 @@
-// One attached worker: its outbox and the two streams that empty it.
+// One attached worker: its outbox and the two connections that empty it.
 //
-// The reactors of the streams (control_service.cc) own themselves and tell the attachment when they
-// come and go; the attachment never outlives its use of them.
+// Commands leave on the thread that sends them, as far as the socket takes them; the rest, and all
+// that the bulk connection carries, leaves on the loops' threads. The readers of the connections
+// (worker_connection.h) tell the attachment when they come and go.
 //
 // Thread safety: all methods are thread-safe; none blocks or calls the sink.
 #pragma once
-
-#include <grpcpp/server_context.h>
-#include <grpcpp/support/server_callback.h>
 
 #include <cstdint>
 #include <memory>
@@ -23,11 +21,11 @@
 #include "causeway/base/timers.h"
 #include "causeway/controller/outbox.h"
 #include "causeway/core/worker_link.h"
-#include "control.pb.h"
+#include "causeway/net/event_loop.h"
+#include "causeway/net/frames.h"
+#include "causeway/net/sockets.h"
 
 namespace causeway::controller {
-
-using WorkerReactor = grpc::ServerBidiReactor<control::FromWorker, control::ToWorker>;
 
 class WorkerAttachment : public core::WorkerLink,
                          public std::enable_shared_from_this<WorkerAttachment> {
@@ -40,47 +38,51 @@ class WorkerAttachment : public core::WorkerLink,
     std::string memory;                    // what a worker must see to share it
     bool checksums = false;                // transfers bear them
   };
+  // The loops are those that read the worker's connections.
+  WorkerAttachment(Timers& timers, Options options, net::EventLoop& commands, net::EventLoop& bulk,
+                   std::shared_ptr<net::Socket> socket);
   ~WorkerAttachment() override;
-  WorkerAttachment(Timers& timers, Options options, WorkerReactor* attach,
-                   grpc::CallbackServerContext* context);
   // To be called before the attachment is given away.
   void SetWorkerMemory(const std::string& memory);
 
   // core::WorkerLink
   void Send(std::shared_ptr<const std::string> command) override;
+  void SendSoon(std::shared_ptr<const std::string> command) override;
   void SendData(TransferId transfer, absl::StatusOr<absl::Cord> bytes) override;
   bool SendFile(TransferId transfer, const SharedFile& file, int64_t offset,
                 int64_t bytes) override;
   void Close(absl::string_view reason) override;
   int64_t queued_bytes() const override;
 
-  // Nothing leaves before this: the worker's answer to the first command may come on a stream that
-  // only the admission makes known.
+  // Nothing leaves before this: the worker's answer to the first command may come on a connection
+  // that only the admission makes known.
   void Admitted();
-  // False when a bulk stream is there already or the worker is going.
-  bool BulkCame(WorkerReactor* bulk, grpc::CallbackServerContext* context);
-  void Wrote(Lane lane, bool ok);
-  // The stream is broken or over; ends the call with `status` unless it has ended.
-  void End(Lane lane, const grpc::Status& status);
-  // The reactor is about to be deleted.
-  void Gone(Lane lane);
+  // False when a bulk connection is there already or the worker is going.
+  bool BulkCame(std::shared_ptr<net::Socket> socket);
+  // The socket takes bytes again.
+  void Writable(Lane lane);
+  // The reader of the lane has come to its end; `lost`: without the worker's saying so. Nothing
+  // more is written to the lane but the end with `status`.
+  void Ended(Lane lane, bool lost, const absl::Status& status);
   std::string close_reason() const;
 
  private:
   struct Stream {
-    WorkerReactor* reactor = nullptr;  // null: gone, or not here yet
-    grpc::CallbackServerContext* context = nullptr;
-    bool writing = false;
-    bool broken = false;    // no more writes
-    bool finished = false;  // Finish was called
-    int64_t in_flight = 0;
-    control::ToWorker message;  // being written
+    std::shared_ptr<net::Socket> socket;  // null: gone, or not here yet
+    net::EventLoop* loop = nullptr;
+    net::FrameWriter writer;
+    bool blocked = false;  // the socket is full; the loop tells when it is not
+    bool pumping = false;  // the loop will pump
+    bool ended = false;    // nothing is written any more
   };
 
   Stream& stream(Lane lane) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Pump() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Write(Stream& stream, Outbox::Batch batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
-  void Finish(Stream& stream, const grpc::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PumpCommands() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void PumpBulk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Has the bulk loop pump.
+  void WakeBulk() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  bool Flush(Stream& stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void End(Stream& stream, const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CloseLocked(absl::string_view reason) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void CutOff();
 
@@ -93,6 +95,7 @@ class WorkerAttachment : public core::WorkerLink,
   Stream bulk_ ABSL_GUARDED_BY(mu_);
   bool shares_memory_ ABSL_GUARDED_BY(mu_) = false;
   bool admitted_ ABSL_GUARDED_BY(mu_) = false;
+  bool soon_ ABSL_GUARDED_BY(mu_) = false;  // the loop will pump the commands
   bool closing_ ABSL_GUARDED_BY(mu_) = false;
   std::string close_reason_ ABSL_GUARDED_BY(mu_);
 };

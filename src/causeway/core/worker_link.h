@@ -1,12 +1,13 @@
 // The seam between the controller and the transport that reaches its workers.
 //
-// The head's gRPC service (controller/control_service.h) implements WorkerLink for each attached
+// The head's control service (controller/control_service.h) implements WorkerLink for each attached
 // worker and reports to a WorkerSink; the simulator implements both over virtual time.
 #pragma once
 
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,6 +27,8 @@ class WorkerLink {
   // Queues one encoded Command (wire/control_codec.h) behind all earlier ones. The bytes may be
   // shared with other workers. Dropped silently once the worker is gone.
   virtual void Send(std::shared_ptr<const std::string> command) = 0;
+  // The same for what nobody waits for: it leaves with the next command, or a little later.
+  virtual void SendSoon(std::shared_ptr<const std::string> command) { Send(std::move(command)); }
   // Queues bytes of a transfer beside the command stream; chunks of one transfer stay in order.
   virtual void SendData(TransferId transfer, absl::StatusOr<absl::Cord> bytes) = 0;
   // The same for `bytes` bytes from `offset` on in a file of shared memory, without copying them.
@@ -34,7 +37,7 @@ class WorkerLink {
                         int64_t bytes) {
     return false;
   }
-  // Ends the streams; the sink hears OnDetached.
+  // Ends the connections after what is queued; the sink hears OnDetached.
   virtual void Close(absl::string_view reason) = 0;
   // Bytes queued here and not yet taken by the network.
   virtual int64_t queued_bytes() const = 0;

@@ -58,7 +58,6 @@ class Worker final : public worker::GraphHost {
                                  .transfer_timeout = kTransferTimeout})) {
     worker::OpenEpoch open;
     open.epoch = EpochId(1);
-    open.node = 1;
     open.nodes.nodes = {1, 2};
     On(open);
   }
@@ -145,7 +144,7 @@ class Worker final : public worker::GraphHost {
     if (ledger_.inflight() > 0) device_.AbortCollectives();
     Settle();
     Emit(graph_->OpenEpoch(open, {.epoch = open.epoch.value(),
-                                  .node = open.node,
+                                  .node = open.nodes.nodes.empty() ? 0 : open.nodes.nodes[0],
                                   .worker = 0,
                                   .devices_per_host = kDevices}));
   }

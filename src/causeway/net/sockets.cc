@@ -137,8 +137,11 @@ absl::StatusOr<Socket> Connect(const std::string& host, int port, absl::Duration
 absl::StatusOr<Socket> Accept(int listener) {
   Socket socket(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC));
   if (!socket) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot accept a connection: ", std::strerror(errno)));
+    const int error = errno;
+    const std::string text = absl::StrCat("cannot accept a connection: ", std::strerror(error));
+    if (error != EMFILE && error != ENFILE) return absl::UnavailableError(text);
+    return absl::ResourceExhaustedError(
+        absl::StrCat(text, "; raise the limit of open files (ulimit -n)"));
   }
   Configure(socket.fd());
   return socket;

@@ -44,7 +44,8 @@ absl::StatusOr<Socket> Listen(const std::string& host, int port);
 // Blocking, after at most `timeout`, and configured. UNAVAILABLE with the address in the text.
 absl::StatusOr<Socket> Connect(const std::string& host, int port,
                                absl::Duration timeout = absl::Seconds(30));
-// One waiting connection, blocking and configured. UNAVAILABLE when none waits.
+// One waiting connection, blocking and configured. UNAVAILABLE when none waits, RESOURCE_EXHAUSTED
+// when the process has no descriptor for it.
 absl::StatusOr<Socket> Accept(int listener);
 int LocalPort(int fd);
 int PeerPort(int fd);

@@ -1,4 +1,4 @@
-// The head's end of one worker's streams: what control_service does over gRPC, over virtual time.
+// The head's end of one worker's streams: what control_service does over sockets, over virtual time.
 //
 // Commands and bulk bytes leave through the head's own Outbox, one message at a time on each lane,
 // as encoded bytes; events come in as encoded bytes.

@@ -22,7 +22,7 @@ struct CommandText {
     return absl::StrCat("Welcome life ", c.incarnation.value());
   }
   std::string operator()(const worker::OpenEpoch& c) const {
-    return absl::StrCat("OpenEpoch ", c.epoch.value(), " node ", c.node);
+    return absl::StrCat("OpenEpoch ", c.epoch.value());
   }
   std::string operator()(const worker::SetNodes& c) const {
     return absl::StrCat("SetNodes in ", c.epoch.value());

@@ -124,6 +124,21 @@ absl::StatusOr<CompileResult> FromProto(const control::CompileResult& from) {
 
 }  // namespace
 
+Encoded EncodeEnd(const absl::Status& status) {
+  control::Status end;
+  end.set_code(static_cast<int>(status.code()));
+  end.set_message(std::string(status.message()));
+  return Finish(end);
+}
+
+absl::Status DecodeEnd(absl::string_view payload) {
+  control::Status end;
+  if (!end.ParseFromArray(payload.data(), static_cast<int>(payload.size()))) {
+    return absl::UnknownError("the stream ended without a readable reason");
+  }
+  return FromProto(end);
+}
+
 Encoded EncodeWelcome(const Welcome& welcome) {
   control::Command command;
   control::Welcome* out = command.mutable_welcome();
@@ -144,20 +159,13 @@ Encoded EncodeWelcome(const Welcome& welcome) {
   return Finish(command);
 }
 
-OpenEpochEncoder::OpenEpochEncoder(EpochId epoch, const NodeMap& nodes, uint64_t drain_ms) {
+Encoded EncodeOpenEpoch(EpochId epoch, const NodeMap& nodes, uint64_t drain_ms) {
   control::Command command;
   control::OpenEpoch* out = command.mutable_open_epoch();
   out->set_epoch(epoch.value());
   ToProto(nodes, out->mutable_nodes());
   out->set_drain_ms(drain_ms);
-  shared_ = command.SerializeAsString();
-}
-
-Encoded OpenEpochEncoder::For(int node) const {
-  // Messages one behind the other are read as one message with the fields of both.
-  control::Command command;
-  command.mutable_open_epoch()->set_node(node);
-  return std::make_shared<const std::string>(shared_ + command.SerializeAsString());
+  return Finish(command);
 }
 
 Encoded EncodeSetNodes(EpochId epoch, const NodeMap& nodes) {

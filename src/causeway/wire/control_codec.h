@@ -81,17 +81,13 @@ struct ShardBuild {
   std::variant<FromInline, FromShard, FromTransfer, FromPieces> source;
 };
 
-Encoded EncodeWelcome(const Welcome& welcome);
-// OpenEpoch is the same for all workers but for one number, and as long as the cluster is large: what
-// they share is encoded once.
-class OpenEpochEncoder {
- public:
-  OpenEpochEncoder(EpochId epoch, const NodeMap& nodes, uint64_t drain_ms);
-  Encoded For(int node) const;
+// The payload of ControlFrame::kEnd. Bytes that are no status read as UNKNOWN.
+Encoded EncodeEnd(const absl::Status& status);
+absl::Status DecodeEnd(absl::string_view payload);
 
- private:
-  std::string shared_;
-};
+Encoded EncodeWelcome(const Welcome& welcome);
+// Both are the same for every worker.
+Encoded EncodeOpenEpoch(EpochId epoch, const NodeMap& nodes, uint64_t drain_ms);
 Encoded EncodeSetNodes(EpochId epoch, const NodeMap& nodes);
 Encoded EncodeAbortEpoch(EpochId epoch, const absl::Status& cause);
 Encoded EncodeBuild(BufferId buffer, model::DType dtype, absl::string_view memory_kind,

@@ -314,8 +314,8 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
     case control::Command::kWelcome:
       return FromProto(c.welcome());
     case control::Command::kOpenEpoch:
-      return OpenEpoch{EpochId(c.open_epoch().epoch()), c.open_epoch().node(),
-                       FromProto(c.open_epoch().nodes()), c.open_epoch().drain_ms()};
+      return OpenEpoch{EpochId(c.open_epoch().epoch()), FromProto(c.open_epoch().nodes()),
+                       c.open_epoch().drain_ms()};
     case control::Command::kSetNodes:
       return SetNodes{EpochId(c.set_nodes().epoch()), FromProto(c.set_nodes().nodes())};
     case control::Command::kAbortEpoch:

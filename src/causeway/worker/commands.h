@@ -40,8 +40,7 @@ struct Welcome {
 };
 struct OpenEpoch {
   EpochId epoch;
-  int node = 0;
-  NodeMap nodes;
+  NodeMap nodes;  // this worker's own among them
   uint64_t drain_ms = 0;
 };
 struct SetNodes {

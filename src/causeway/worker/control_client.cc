@@ -1,135 +1,158 @@
-// Attach and Bulk over gRPC, with events batched into messages.
+// The two connections to the head: commands and events, and bytes of transfers.
 #include "causeway/worker/control_client.h"
 
-#include <grpcpp/grpcpp.h>
+#include <sys/socket.h>
 
-#include <algorithm>
-#include <deque>
+#include <cerrno>
+#include <cstring>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
+#include "causeway/base/limits.h"
 #include "causeway/base/log.h"
+#include "causeway/base/status_macros.h"
+#include "causeway/net/frames.h"
+#include "causeway/wire/control_codec.h"
+#include "causeway/wire/control_frames.h"
 #include "causeway/worker/command_codec.h"
-#include "control.grpc.pb.h"
 
 namespace causeway::worker {
 namespace {
 
-constexpr int64_t kMaxMessageBytes = 2 << 20;
-constexpr int kMaxMessageEvents = 512;
+using wire::ControlFrame;
 
-std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address) {
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(-1);
-  arguments.SetMaxSendMessageSize(-1);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+constexpr absl::Duration kConnectMax = absl::Seconds(1);
+constexpr absl::Duration kPause = absl::Milliseconds(200);
+
+absl::StatusOr<std::shared_ptr<net::Socket>> Greet(const std::string& head, ControlFrame lane,
+                                                   const Hello& hello) {
+  ASSIGN_OR_RETURN(const net::Address address, net::ParseAddress(head));
+  ASSIGN_OR_RETURN(net::Socket socket, net::Connect(address.host, address.port, kConnectMax));
+  std::string greeting;
+  net::AppendFrame(Kind(lane), EncodeEvent(hello), &greeting);
+  RETURN_IF_ERROR(net::SendAll(socket.fd(), greeting));
+  return std::make_shared<net::Socket>(std::move(socket));
 }
 
-int64_t WeightOf(const Event& event) {
-  const auto* data = std::get_if<FetchData>(&event);
-  return data != nullptr ? data->size + 64 : 256;
-}
-
-// Reads uploads until the stream ends.
-void ServeBulk(control::WorkerControl::Stub* stub, grpc::ClientContext* context,
-               const Hello& hello, const ControlClient::OnCommand& on_command) {
-  auto stream = stub->Bulk(context);
-  control::FromWorker first;
-  EncodeEvent(hello, first.add_events());
-  if (!stream->Write(first)) return;
-  control::ToWorker message;
-  while (stream->Read(&message)) {
-    for (const std::string& bytes : message.commands()) {
-      auto command = DecodeCommand(bytes);
-      if (!command.ok() || !std::holds_alternative<Chunk>(*command)) {
-        LOG(ERROR) << "the bulk stream carried something else than data";
-        continue;
+// Gives every message to `on_message` until that returns false or the stream ends: with the head's
+// own words, or UNAVAILABLE.
+absl::Status ReadMessages(int fd, const std::function<bool(absl::string_view)>& on_message) {
+  net::FrameReader reader(limits::kMessageBytesMax);
+  while (true) {
+    const absl::Span<char> space = reader.Space();
+    const ssize_t size = ::recv(fd, space.data(), space.size(), 0);
+    if (size < 0 && errno == EINTR) continue;
+    if (size <= 0) {
+      return absl::UnavailableError(size == 0 ? "the head closed the connection"
+                                              : std::strerror(errno));
+    }
+    reader.Received(static_cast<size_t>(size));
+    while (true) {
+      ASSIGN_OR_RETURN(const std::optional<net::Frame> frame, reader.Next());
+      if (!frame.has_value()) break;
+      if (frame->kind == Kind(ControlFrame::kEnd)) {
+        const absl::Status end = wire::DecodeEnd(frame->payload);
+        return end.ok() ? absl::UnavailableError("the head closed the stream") : end;
       }
-      on_command(*std::move(command));
+      if (!on_message(frame->payload)) return absl::OkStatus();
     }
   }
-  (void)stream->Finish();
 }
+
+// The connection for bytes of transfers: made, read and ended by a thread of its own.
+class BulkReader {
+ public:
+  BulkReader(std::string head, Hello hello, const ControlClient::OnCommand& on_command)
+      : thread_([this, head = std::move(head), hello = std::move(hello), &on_command] {
+          auto socket = Greet(head, ControlFrame::kBulk, hello);
+          if (!socket.ok()) {
+            LOG(WARNING) << "large arrays of clients come between the commands: "
+                         << socket.status().message();
+            return;
+          }
+          {
+            absl::MutexLock lock(&mu_);
+            if (ended_) return;
+            socket_ = *socket;
+          }
+          (void)ReadMessages((*socket)->fd(), [&on_command](absl::string_view bytes) {
+            auto command = DecodeCommand(bytes);
+            if (command.ok() && std::holds_alternative<Chunk>(*command)) {
+              on_command(*std::move(command));
+            } else {
+              LOG(ERROR) << "the bulk stream carried something else than data";
+            }
+            return true;
+          });
+        }) {}
+  ~BulkReader() {
+    {
+      absl::MutexLock lock(&mu_);
+      ended_ = true;
+      if (socket_ != nullptr) ::shutdown(socket_->fd(), SHUT_RDWR);
+    }
+    thread_.join();
+  }
+
+ private:
+  absl::Mutex mu_;
+  bool ended_ ABSL_GUARDED_BY(mu_) = false;
+  std::shared_ptr<net::Socket> socket_ ABSL_GUARDED_BY(mu_);
+  std::thread thread_;
+};
 
 }  // namespace
 
 ControlClient::ControlClient(Options options, OnCommand on_command)
     : options_(std::move(options)), on_command_(std::move(on_command)) {}
 
+absl::Status ControlClient::Read(int fd,
+                                 const std::function<void(const Welcome&)>& on_welcome) {
+  return ReadMessages(fd, [this, &on_welcome](absl::string_view bytes) {
+    auto command = DecodeCommand(bytes);
+    if (!command.ok()) {
+      LOG(ERROR) << "a command is dropped: " << command.status();
+      return true;
+    }
+    if (const auto* welcome = std::get_if<Welcome>(&*command); welcome != nullptr) {
+      on_welcome(*welcome);
+    }
+    shutdown_ = std::holds_alternative<Shutdown>(*command);
+    on_command_(*std::move(command));
+    return !shutdown_;
+  });
+}
+
 absl::Status ControlClient::Serve(bool* attached) {
-  auto channel = MakeChannel(options_.head);
-  if (!channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(1))) {
-    return absl::UnavailableError("nobody listens");
-  }
-  auto stub = control::WorkerControl::NewStub(channel);
-  grpc::ClientContext context;
-  auto stream = stub->Attach(&context);
-  control::FromWorker first;
-  EncodeEvent(options_.hello, first.add_events());
-  if (!stream->Write(first)) {
-    const grpc::Status end = stream->Finish();
-    return absl::Status(static_cast<absl::StatusCode>(end.error_code()), end.error_message());
-  }
-  events_.Open();
-  std::thread writer([this, &stream] {
-    std::deque<Event> events;
-    while (events_.Take(&events)) {
-      while (!events.empty()) {
-        control::FromWorker message;
-        int64_t weight = 0;
-        while (!events.empty() && weight < kMaxMessageBytes &&
-               message.events_size() < kMaxMessageEvents) {
-          weight += WeightOf(events.front());
-          EncodeEvent(events.front(), message.add_events());
-          events.pop_front();
-        }
-        if (!stream->Write(message)) return;
-      }
+  ASSIGN_OR_RETURN(const std::shared_ptr<net::Socket> socket,
+                   Greet(options_.head, ControlFrame::kAttach, options_.hello));
+  events_.Open(socket);
+  std::thread writer([this] { events_.Drain(); });
+  std::unique_ptr<BulkReader> bulk;
+  const absl::Status end = Read(socket->fd(), [&](const Welcome& welcome) {
+    *attached = true;
+    options_.hello.worker = welcome.worker;  // a spare's place, from now on
+    Hello hello = options_.hello;
+    hello.token = welcome.token;
+    if (bulk == nullptr) {
+      bulk = std::make_unique<BulkReader>(options_.head, std::move(hello), on_command_);
     }
   });
-  grpc::ClientContext bulk_context;
-  std::thread bulk;
-  control::ToWorker message;
-  while (!shutdown_ && stream->Read(&message)) {
-    for (const std::string& bytes : message.commands()) {
-      auto command = DecodeCommand(bytes);
-      if (!command.ok()) {
-        LOG(ERROR) << "a command is dropped: " << command.status();
-        continue;
-      }
-      if (const auto* welcome = std::get_if<Welcome>(&*command); welcome != nullptr) {
-        *attached = true;
-        options_.hello.worker = welcome->worker;  // a spare's place, from now on
-        Hello hello = options_.hello;
-        hello.token = welcome->token;
-        if (!bulk.joinable()) {
-          bulk = std::thread([this, &stub, &bulk_context, hello] {
-            ServeBulk(stub.get(), &bulk_context, hello, on_command_);
-          });
-        }
-      }
-      const bool stop = std::holds_alternative<Shutdown>(*command);
-      on_command_(*std::move(command));
-      if (stop) shutdown_ = true;
-    }
-  }
   events_.Close();
-  bulk_context.TryCancel();
-  if (shutdown_) context.TryCancel();
+  if (shutdown_) {
+    std::string farewell;
+    net::AppendFrame(Kind(ControlFrame::kEnd), *wire::EncodeEnd(absl::OkStatus()), &farewell);
+    (void)::send(socket->fd(), farewell.data(), farewell.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+  }
+  ::shutdown(socket->fd(), SHUT_RDWR);
   writer.join();
-  if (bulk.joinable()) bulk.join();
-  const grpc::Status end = stream->Finish();
-  if (shutdown_) return absl::OkStatus();
-  return absl::Status(static_cast<absl::StatusCode>(end.error_code()),
-                      end.ok() ? "the head closed the stream" : end.error_message());
+  return end;
 }
 
 absl::Status ControlClient::Run() {
@@ -156,7 +179,7 @@ absl::Status ControlClient::Run() {
                                                  absl::FormatDuration(patience), ": ",
                                                  std::string(status.message())));
     }
-    absl::SleepFor(absl::Milliseconds(200));
+    absl::SleepFor(kPause);
   }
 }
 

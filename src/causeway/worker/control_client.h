@@ -8,12 +8,13 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "causeway/net/sockets.h"
 #include "causeway/worker/commands.h"
-#include "causeway/worker/event_queue.h"
+#include "causeway/worker/event_sender.h"
 
 namespace causeway::worker {
 
-// Thread safety: Emit and Stop are thread-safe; Run is called once and blocks.
+// Thread safety: Emit is thread-safe; Run is called once and blocks.
 class ControlClient {
  public:
   struct Options {
@@ -23,7 +24,7 @@ class ControlClient {
     absl::Duration reattach_timeout;
   };
   // Called on the reading thread, in stream order; must not block for long. Data of the bulk
-  // stream comes on a thread of its own, as Chunk commands.
+  // connection comes on a thread of its own, as Chunk commands.
   using OnCommand = std::function<void(Command)>;
 
   ControlClient(Options options, OnCommand on_command);
@@ -32,16 +33,18 @@ class ControlClient {
   // reached for connect_timeout (at first) or reattach_timeout (later): UNAVAILABLE.
   absl::Status Run();
 
-  // Queues an event for the stream that is attached now; dropped when none is.
-  void Emit(Event event) { events_.Put(std::move(event)); }
+  // Sends an event to the head that this worker is attached to; dropped when it is to none.
+  void Emit(Event event) { events_.Emit(std::move(event)); }
 
  private:
   absl::Status Serve(bool* attached);
+  // Reads commands until the end, and says what it was.
+  absl::Status Read(int fd, const std::function<void(const Welcome&)>& on_welcome);
 
   Options options_;  // the reading thread's
   const OnCommand on_command_;
-  std::atomic<bool> shutdown_{false};
-  EventQueue events_;
+  bool shutdown_ = false;
+  EventSender events_;
 };
 
 }  // namespace causeway::worker

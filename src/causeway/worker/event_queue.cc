@@ -6,6 +6,14 @@
 #include <variant>
 
 namespace causeway::worker {
+namespace {
+
+int64_t WeightOf(const Event& event) {
+  const auto* data = std::get_if<FetchData>(&event);
+  return data != nullptr ? data->size + 64 : 256;
+}
+
+}  // namespace
 
 void EventQueue::Open() {
   absl::MutexLock lock(&mu_);
@@ -33,20 +41,25 @@ void EventQueue::Put(Event event) {
   events_.push_back(std::move(event));
 }
 
-bool EventQueue::Take(std::deque<Event>* events) {
-  absl::MutexLock lock(&mu_);
-  auto ready = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    return !open_ || !events_.empty();
-  };
-  mu_.Await(absl::Condition(&ready));
-  if (!open_) return false;
-  events->swap(events_);
-  return true;
-}
-
 std::deque<Event> EventQueue::TakeNow() {
   absl::MutexLock lock(&mu_);
   return std::exchange(events_, {});
+}
+
+std::deque<Event> EventQueue::TakeSome(int64_t bytes) {
+  absl::MutexLock lock(&mu_);
+  std::deque<Event> taken;
+  while (!events_.empty() && bytes > 0) {
+    bytes -= WeightOf(events_.front());
+    taken.push_back(std::move(events_.front()));
+    events_.pop_front();
+  }
+  return taken;
+}
+
+bool EventQueue::empty() const {
+  absl::MutexLock lock(&mu_);
+  return events_.empty();
 }
 
 }  // namespace causeway::worker

@@ -1,6 +1,7 @@
 // Events on their way to the head: in order, with confirmations merged.
 #pragma once
 
+#include <cstdint>
 #include <deque>
 
 #include "absl/base/thread_annotations.h"
@@ -17,13 +18,14 @@ class EventQueue {
   void Close();
   // Dropped while no stream is open: the head asks anew whatever it still wants.
   void Put(Event event);
-  // Blocks until there are events; false when closed.
-  bool Take(std::deque<Event>* events);
   // What there is now.
   std::deque<Event> TakeNow();
+  // The first of them, about `bytes` on the wire, one at least.
+  std::deque<Event> TakeSome(int64_t bytes);
+  bool empty() const;
 
  private:
-  absl::Mutex mu_;
+  mutable absl::Mutex mu_;
   std::deque<Event> events_ ABSL_GUARDED_BY(mu_);
   bool open_ ABSL_GUARDED_BY(mu_) = false;
 };

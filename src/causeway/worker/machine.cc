@@ -29,6 +29,11 @@ constexpr const char* kNameOf<Launch> = "Launch";
 template <>
 constexpr const char* kNameOf<Proceed> = "Proceed";
 
+int NodeOf(const NodeMap& map, int worker) {
+  const bool known = worker >= 0 && static_cast<size_t>(worker) < map.nodes.size();
+  return known ? map.nodes[static_cast<size_t>(worker)] : 0;
+}
+
 }  // namespace
 
 Machine::Machine(MachineOptions options, device::Device* device, MachineHost* host)
@@ -335,7 +340,7 @@ void Machine::FinishOpening() {
   EpochOpened opened;
   if (Quiet()) {
     opened = graph_->OpenEpoch(opening.open, {.epoch = opening.open.epoch.value(),
-                                              .node = opening.open.node,
+                                              .node = NodeOf(opening.open.nodes, place_),
                                               .coordinator = welcome_.coordinator,
                                               .callbacks = welcome_.callbacks,
                                               .num_nodes = welcome_.num_nodes,

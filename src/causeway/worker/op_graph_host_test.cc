@@ -32,7 +32,6 @@ class HostProgramTest : public ::testing::Test, public GraphHost {
     graph_.CloseEpochs(EpochId(1));
     worker::OpenEpoch open;
     open.epoch = EpochId(1);
-    open.node = 1;
     open.nodes.nodes = {1};
     EXPECT_TRUE(graph_
                     .OpenEpoch(open, {.epoch = 1, .node = 1, .worker = 0, .devices_per_host = 1})

@@ -92,10 +92,9 @@ class TestWorker final : public GraphHost {
     graph_.CloseEpochs(EpochId(epoch));
     worker::OpenEpoch open;
     open.epoch = EpochId(epoch);
-    open.node = nodes[worker_];
     open.nodes.nodes = nodes;
     const auto opened = graph_.OpenEpoch(
-        open, {.epoch = epoch, .node = open.node, .worker = worker_, .devices_per_host = 1});
+        open, {.epoch = epoch, .node = nodes[worker_], .worker = worker_, .devices_per_host = 1});
     ASSERT_TRUE(opened.status.ok()) << opened.status;
   }
   void Program(uint64_t id, const std::string& text, const std::vector<int32_t>& devices) {
@@ -409,7 +408,6 @@ TEST_F(OpGraphTest, ALifeInAnotherPlaceBoundsItsLaunchesThere) {
   moved.OpenEpoch(2, {0, 3});
   worker::OpenEpoch open;
   open.epoch = EpochId(2);
-  open.node = 5;
   open.nodes.nodes = {0, 5};
   ASSERT_TRUE(
       w.graph_.OpenEpoch(open, {.epoch = 2, .node = 5, .worker = 1, .devices_per_host = 1})

@@ -109,7 +109,7 @@ class WorkerProcessTest : public ::testing::Test {
       welcome->set_incarnation(static_cast<uint64_t>(w) + 1);
       welcome->set_devices_per_host(kDevices);
       welcome->set_num_workers(workers);
-      welcome->set_coordinator(head_->address());
+      welcome->set_coordinator(head_->beside_address());
       welcome->set_num_nodes(shape_.num_nodes());
       welcome->set_platform("cpu");
       welcome->set_max_inflight_launches(4);
@@ -132,7 +132,6 @@ class WorkerProcessTest : public ::testing::Test {
       control::Command command;
       auto* open = command.mutable_open_epoch();
       open->set_epoch(epoch);
-      open->set_node(map.node(w));
       *open->mutable_nodes() = map;
       open->set_drain_ms(10000);
       head_->Send(w, command);

@@ -1,4 +1,4 @@
-// Tests: a whole worker with a fake device against a head over real gRPC.
+// Tests: a whole worker with a fake device against a head over real sockets.
 #include "causeway/worker/worker.h"
 
 #include <gtest/gtest.h>
@@ -55,7 +55,6 @@ class WorkerTest : public ::testing::Test {
       control::Command command;
       auto* open = command.mutable_open_epoch();
       open->set_epoch(epoch);
-      open->set_node(nodes[w]);
       open->set_drain_ms(5000);
       for (const int n : nodes) open->mutable_nodes()->add_node(n);
       for (const auto& a : addresses) open->mutable_nodes()->add_data_address(a);

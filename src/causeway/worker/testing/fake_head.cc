@@ -1,132 +1,182 @@
-// The recording control service behind FakeHead.
+// The recording listener behind FakeHead: a thread a connection.
 #include "causeway/worker/testing/fake_head.h"
 
 #include <grpcpp/grpcpp.h>
+#include <poll.h>
+#include <sys/socket.h>
 
 #include <algorithm>
 #include <deque>
-#include <set>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
-#include "control.grpc.pb.h"
+#include "causeway/net/frames.h"
+#include "causeway/net/sockets.h"
+#include "causeway/wire/control_frames.h"
 
 namespace causeway::worker::testing {
 namespace {
+
+using wire::ControlFrame;
+
 constexpr char kToken[] = "token-of-the-fake-head";
 constexpr absl::Duration kPatience = absl::Seconds(60);
+
+void SendFrame(const net::Socket& socket, const control::Command& command) {
+  std::string frame;
+  net::AppendFrame(Kind(ControlFrame::kMessage), command.SerializeAsString(), &frame);
+  (void)net::SendAll(socket.fd(), frame);
+}
+
 }  // namespace
 
-class FakeHead::Service final : public control::WorkerControl::Service {
+class FakeHead::Impl {
  public:
-  using Stream = grpc::ServerReaderWriter<control::ToWorker, control::FromWorker>;
+  using SocketRef = std::shared_ptr<net::Socket>;
   struct Peer {
-    Stream* stream = nullptr;
-    Stream* bulk = nullptr;
+    SocketRef stream, bulk;  // null: not there
     control::Hello hello;
     std::deque<control::Event> events;
   };
 
-  grpc::Status Attach(grpc::ServerContext* context, Stream* stream) override {
-    control::FromWorker message;
-    if (!stream->Read(&message) || !message.events(0).has_hello()) {
-      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "no hello");
+  explicit Impl(grpc::Service* beside) : listener(*net::Listen("127.0.0.1", 0)) {
+    accepter = std::thread([this] { AcceptLoop(); });
+    if (beside == nullptr) return;
+    grpc::ServerBuilder builder;
+    builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+    builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &beside_port);
+    builder.RegisterService(beside);
+    server = builder.BuildAndStart();
+  }
+
+  ~Impl() {
+    ::shutdown(listener.fd(), SHUT_RDWR);
+    accepter.join();
+    Drop();
+    for (std::thread& reader : readers) reader.join();
+    if (server != nullptr) {
+      server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
     }
-    const int worker = message.events(0).hello().worker();
-    {
+  }
+
+  void Drop() {
+    absl::MutexLock lock(&mu);
+    for (const SocketRef& socket : sockets) ::shutdown(socket->fd(), SHUT_RDWR);
+    sockets.clear();
+    peers.clear();
+  }
+
+  void AcceptLoop() {
+    while (true) {
+      pollfd waiting{listener.fd(), POLLIN, 0};
+      ::poll(&waiting, 1, -1);
+      if ((waiting.revents & POLLHUP) != 0) return;
+      auto accepted = net::Accept(listener.fd());
+      if (!accepted.ok()) continue;
+      auto socket = std::make_shared<net::Socket>(*std::move(accepted));
       absl::MutexLock lock(&mu);
-      peers[worker] = Peer{stream, nullptr, message.events(0).hello(), {}};
-      contexts.insert(context);
+      sockets.push_back(socket);
+      readers.emplace_back([this, socket] { ReadLoop(socket); });
     }
-    while (stream->Read(&message)) {
-      absl::MutexLock lock(&mu);
-      for (control::Event& event : *message.mutable_events()) {
-        if (event.has_at_rendezvous()) {
-          // Nobody waits for anybody here: the tests say when each worker launches.
-          control::Command proceed;
-          proceed.mutable_proceed()->set_epoch(event.at_rendezvous().epoch());
-          proceed.mutable_proceed()->set_seq(event.at_rendezvous().seq());
-          control::ToWorker go;
-          go.add_commands(proceed.SerializeAsString());
-          stream->Write(go);
-          continue;
+  }
+
+  void ReadLoop(const SocketRef& socket) {
+    net::FrameReader reader(1 << 30);
+    int worker = -1;
+    while (true) {
+      const absl::Span<char> space = reader.Space();
+      const ssize_t size = ::recv(socket->fd(), space.data(), space.size(), 0);
+      if (size <= 0) break;
+      reader.Received(static_cast<size_t>(size));
+      while (true) {
+        auto frame = reader.Next();
+        if (!frame.ok() || !frame->has_value()) break;
+        control::Event event;
+        if ((**frame).kind == Kind(ControlFrame::kEnd)) continue;
+        if (!event.ParseFromString(std::string((**frame).payload))) break;
+        absl::MutexLock lock(&mu);
+        if (event.has_hello()) {
+          worker = event.hello().worker();
+          Greeted(static_cast<ControlFrame>((**frame).kind), event.hello(), socket);
+        } else if (peers[worker].stream == socket) {
+          Take(&peers[worker], std::move(event));
         }
-        peers[worker].events.push_back(std::move(event));
       }
     }
     absl::MutexLock lock(&mu);
-    if (peers[worker].stream == stream) peers[worker].stream = nullptr;
-    contexts.erase(context);
-    return grpc::Status::OK;
+    std::erase(sockets, socket);
+    const auto peer = peers.find(worker);
+    if (peer == peers.end()) return;
+    if (peer->second.stream == socket) peer->second.stream = nullptr;
+    if (peer->second.bulk == socket) peer->second.bulk = nullptr;
   }
 
-  grpc::Status Bulk(grpc::ServerContext* context, Stream* stream) override {
-    control::FromWorker message;
-    if (!stream->Read(&message) || message.events(0).hello().token() != kToken) {
-      return grpc::Status(grpc::StatusCode::PERMISSION_DENIED, "no token");
+  void Greeted(ControlFrame lane, const control::Hello& hello, const SocketRef& socket)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    Peer& peer = peers[hello.worker()];
+    if (lane == ControlFrame::kAttach) {
+      peer = Peer{socket, nullptr, hello, {}};
+    } else if (lane == ControlFrame::kBulk && hello.token() == kToken) {
+      peer.bulk = socket;
+    } else {
+      ::shutdown(socket->fd(), SHUT_RDWR);
     }
-    const int worker = message.events(0).hello().worker();
-    {
-      absl::MutexLock lock(&mu);
-      peers[worker].bulk = stream;
-      contexts.insert(context);
+  }
+
+  void Take(Peer* peer, control::Event event) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    if (!event.has_at_rendezvous()) {
+      peer->events.push_back(std::move(event));
+      return;
     }
-    while (stream->Read(&message)) {
-    }
-    absl::MutexLock lock(&mu);
-    if (peers[worker].bulk == stream) peers[worker].bulk = nullptr;
-    contexts.erase(context);
-    return grpc::Status::OK;
+    // Nobody waits for anybody here: the tests say when each worker launches.
+    control::Command proceed;
+    proceed.mutable_proceed()->set_epoch(event.at_rendezvous().epoch());
+    proceed.mutable_proceed()->set_seq(event.at_rendezvous().seq());
+    SendFrame(*peer->stream, proceed);
   }
 
   absl::Mutex mu;
   std::map<int, Peer> peers ABSL_GUARDED_BY(mu);
-  std::set<grpc::ServerContext*> contexts ABSL_GUARDED_BY(mu);
+  std::vector<SocketRef> sockets ABSL_GUARDED_BY(mu);
+  std::vector<std::thread> readers ABSL_GUARDED_BY(mu);
+  const net::Socket listener;
+  std::thread accepter;
   std::unique_ptr<grpc::Server> server;
-  int port = 0;
+  int beside_port = 0;
 };
 
 FakeHead::FakeHead() : FakeHead(nullptr) {}
+FakeHead::FakeHead(grpc::Service* beside) : impl_(std::make_unique<Impl>(beside)) {}
+FakeHead::~FakeHead() = default;
 
-FakeHead::FakeHead(grpc::Service* beside) : service_(std::make_unique<Service>()) {
-  grpc::ServerBuilder builder;
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &service_->port);
-  builder.RegisterService(service_.get());
-  if (beside != nullptr) builder.RegisterService(beside);
-  service_->server = builder.BuildAndStart();
+std::string FakeHead::address() const {
+  return absl::StrCat("127.0.0.1:", net::LocalPort(impl_->listener.fd()));
 }
 
-FakeHead::~FakeHead() {
-  DropStreams();
-  service_->server->Shutdown(std::chrono::system_clock::now() + std::chrono::seconds(1));
+std::string FakeHead::beside_address() const {
+  return absl::StrCat("127.0.0.1:", impl_->beside_port);
 }
 
-std::string FakeHead::address() const { return absl::StrCat("127.0.0.1:", service_->port); }
-
-void FakeHead::DropStreams() {
-  absl::MutexLock lock(&service_->mu);
-  for (grpc::ServerContext* context : service_->contexts) context->TryCancel();
-  service_->peers.clear();
-}
+void FakeHead::DropStreams() { impl_->Drop(); }
 
 absl::StatusOr<control::Hello> FakeHead::WaitAttached(int worker) {
-  absl::MutexLock lock(&service_->mu);
+  absl::MutexLock lock(&impl_->mu);
   auto there = [&] {
-    const auto it = service_->peers.find(worker);
-    return it != service_->peers.end() && it->second.stream != nullptr;
+    const auto it = impl_->peers.find(worker);
+    return it != impl_->peers.end() && it->second.stream != nullptr;
   };
-  if (!service_->mu.AwaitWithTimeout(absl::Condition(&there), kPatience)) {
+  if (!impl_->mu.AwaitWithTimeout(absl::Condition(&there), kPatience)) {
     return absl::DeadlineExceededError(absl::StrCat("worker ", worker, " did not attach"));
   }
-  return service_->peers[worker].hello;
+  return impl_->peers[worker].hello;
 }
 
 bool FakeHead::WaitBulk(int worker) {
-  absl::MutexLock lock(&service_->mu);
-  auto there = [&] { return service_->peers[worker].bulk != nullptr; };
-  return service_->mu.AwaitWithTimeout(absl::Condition(&there), kPatience);
+  absl::MutexLock lock(&impl_->mu);
+  auto there = [&] { return impl_->peers[worker].bulk != nullptr; };
+  return impl_->mu.AwaitWithTimeout(absl::Condition(&there), kPatience);
 }
 
 void FakeHead::Send(int worker, const control::Command& command) {
@@ -135,32 +185,30 @@ void FakeHead::Send(int worker, const control::Command& command) {
     copy.mutable_welcome()->set_token(kToken);
     copy.mutable_welcome()->set_push_token("the cluster's secret");
   }
-  control::ToWorker message;
-  message.add_commands(copy.SerializeAsString());
-  absl::MutexLock lock(&service_->mu);
-  if (auto* stream = service_->peers[worker].stream; stream != nullptr) stream->Write(message);
+  absl::MutexLock lock(&impl_->mu);
+  if (const auto& socket = impl_->peers[worker].stream; socket != nullptr) SendFrame(*socket, copy);
 }
 
 void FakeHead::SendBulk(int worker, const control::Command& command) {
-  control::ToWorker message;
-  message.add_commands(command.SerializeAsString());
-  absl::MutexLock lock(&service_->mu);
-  if (auto* stream = service_->peers[worker].bulk; stream != nullptr) stream->Write(message);
+  absl::MutexLock lock(&impl_->mu);
+  if (const auto& socket = impl_->peers[worker].bulk; socket != nullptr) {
+    SendFrame(*socket, command);
+  }
 }
 
 absl::StatusOr<control::Event> FakeHead::WaitEvent(
     int worker, const std::function<bool(const control::Event&)>& match,
     absl::Duration timeout) {
-  absl::MutexLock lock(&service_->mu);
+  absl::MutexLock lock(&impl_->mu);
   // Evaluated more than once: it may only look.
   auto there = [&] {
-    const auto& events = service_->peers[worker].events;
+    const auto& events = impl_->peers[worker].events;
     return std::any_of(events.begin(), events.end(), match);
   };
-  if (!service_->mu.AwaitWithTimeout(absl::Condition(&there), timeout)) {
+  if (!impl_->mu.AwaitWithTimeout(absl::Condition(&there), timeout)) {
     return absl::DeadlineExceededError(absl::StrCat("no such event from worker ", worker));
   }
-  auto& events = service_->peers[worker].events;
+  auto& events = impl_->peers[worker].events;
   const auto it = std::find_if(events.begin(), events.end(), match);
   control::Event found = std::move(*it);
   events.erase(it);

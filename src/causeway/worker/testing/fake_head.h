@@ -1,4 +1,4 @@
-// A head for tests: one control service that sends commands by hand and records what comes back.
+// A head for tests: one listener that sends commands by hand and records what comes back.
 #pragma once
 
 #include <functional>
@@ -22,12 +22,14 @@ namespace causeway::worker::testing {
 class FakeHead {
  public:
   FakeHead();
-  // With another service on the same server (the coordination service), or null.
+  // With a gRPC service (the coordination service) on a server of its own, or null.
   explicit FakeHead(grpc::Service* beside);
   ~FakeHead();
 
   std::string address() const;
-  // Ends all streams; workers may attach again.
+  // Of the server of the other service.
+  std::string beside_address() const;
+  // Ends all connections; workers may attach again.
   void DropStreams();
 
   // Blocks until the worker has attached; OK carries its Hello.
@@ -43,13 +45,13 @@ class FakeHead {
     std::map<int, std::string> data;
   };
   absl::StatusOr<Answer> WaitReply(int worker, uint64_t request);
-  // Whether the worker's bulk stream is there, with the right token.
+  // Whether the worker's bulk connection is there, with the right token.
   bool WaitBulk(int worker);
   void SendBulk(int worker, const control::Command& command);
 
  private:
-  class Service;
-  std::unique_ptr<Service> service_;
+  class Impl;
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace causeway::worker::testing
