@@ -386,11 +386,18 @@ class Backend:
         return _Loaded(loaded, handlers, ordinals, epoch)
 
     def launch(self, loaded, args, protect):
-        """Returns (outputs, token)."""
+        """Returns (outputs, token), without a token where the run has ended well already."""
         for i in protect:
             args[i] = self._copy_all(loaded, args[i])
         results = loaded.executable.execute_sharded(args, with_tokens=True)
-        return results.consume_with_handlers(loaded.handlers), results.consume_token()
+        outputs, token = results.consume_with_handlers(loaded.handlers), results.consume_token()
+        if outputs and outputs[-1].is_ready():
+            try:
+                token.block_until_ready()
+                token = None
+            except Exception:  # pylint: disable=broad-except
+                pass  # the one who awaits the token hears of it
+        return outputs, token
 
     def _copy_all(self, loaded, array):
         epoch = loaded.epoch
@@ -494,7 +501,8 @@ class Backend:
             try:
                 piece.block_until_ready()  # see adopt
                 # A view of the device's memory. As long as it lives, a program that is to take the
-                # array over works on a copy instead.
+                # array over works on a copy instead. Asked first whether it failed: see adopt.
+                piece.block_until_ready()
                 return np.asarray(piece), True
             except Exception:  # pylint: disable=broad-exception-caught
                 return piece, False  # asked again, the array says what is wrong with it

@@ -144,8 +144,10 @@ class JaxDevice final : public Device {
       launched.outputs.push_back(std::make_shared<JaxArray>(
           PyRef::Steal(Borrowed(PyList_GetItem(outputs, i))), jax.local(), jax.output_bytes[i]));
     }
-    launched.completion =
-        std::make_unique<JaxCompletion>(backend_.get(), PyRef::Steal(Borrowed(token)));
+    if (token != Py_None) {
+      launched.completion =
+          std::make_unique<JaxCompletion>(backend_.get(), PyRef::Steal(Borrowed(token)));
+    }
     return launched;
   }
 

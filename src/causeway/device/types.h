@@ -131,7 +131,7 @@ struct LoadRequest {
 
 struct Launched {
   std::vector<ArrayRef> outputs;
-  std::unique_ptr<Completion> completion;
+  std::unique_ptr<Completion> completion;  // null: it has ended well already
 };
 
 // Where the value of one new shard comes from.

@@ -116,6 +116,10 @@ class Worker final : public MachineHost {
 
   // MachineHost.
   void Watch(std::shared_ptr<LaunchRecord> record) override {
+    if (record->seq == LaunchSeq(0) && record->completion == nullptr) {
+      machine_->Completed(record, absl::OkStatus());  // nobody has to wake for it
+      return;
+    }
     if (record->seq == LaunchSeq(0) && record->ordinals.size() > 1) ++local_collectives_;
     (record->seq != LaunchSeq(0) ? multi_watch_ : local_watch_).Put(std::move(record));
   }
@@ -352,7 +356,8 @@ void Worker::WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records) {
   while (open) {
     open = records->Take(&batch, absl::Hours(1));
     for (std::shared_ptr<LaunchRecord>& record : batch) {
-      const absl::Status status = record->completion->Await();
+      const absl::Status status =
+          record->completion == nullptr ? absl::OkStatus() : record->completion->Await();
       record->completion = nullptr;
       if (record->seq == LaunchSeq(0) && record->ordinals.size() > 1) --local_collectives_;
       machine_->Completed(record, status);
