@@ -107,14 +107,15 @@ def test_a_worker_dies_while_it_waits_for_a_callback(cluster: Any, tmp_path: Pat
         "result = float(f(jax.device_put(np.ones(8, np.float32), rows)))") == 16.0
 
 
-def test_a_client_is_killed_in_a_callback(cluster: Any, tmp_path: Path) -> None:
+def test_a_client_is_killed_in_a_callback_on_all_devices(cluster: Any, tmp_path: Path) -> None:
     client = _client(cluster, tmp_path)
     other = _client(cluster, tmp_path)
     client.do(
         """
-        @jax.jit
-        def f(x):
-            return jax.pure_callback(lambda x: (wait_here(mark, gate), x)[1], like(x), x).sum()
+        def on_each(x):
+            x = jax.pure_callback(lambda x: (wait_here(mark, gate), x)[1], like(x), x)
+            return lax.psum(x, "x")
+        f = jax.jit(jax.shard_map(on_each, mesh=mesh, in_specs=P("x"), out_specs=P()))
         x = jax.device_put(np.ones(8, np.float32), rows)
         """
     )
