@@ -117,6 +117,11 @@ PATCHES = (
         "the stock client refuses unsafe_buffer_pointer(); a copy here has an address",
     ),
     Patch(
+        "array-copies",
+        "causeway.client.repairs_array_copies",
+        "jnp.array(x) promises a copy, but the stock client reads x after it has returned",
+    ),
+    Patch(
         "cost-analysis",
         "causeway.client.repairs_cost_analysis",
         "lowered.cost_analysis() is not offered by the stock client, but needs no remote device",
