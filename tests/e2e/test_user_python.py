@@ -126,3 +126,42 @@ def test_a_client_is_killed_in_a_callback_on_all_devices(cluster: Any, tmp_path:
     assert other.do("result = check()", 30.0) == CHECKED
     status = cluster.wait_for("its session ends", lambda s: len(s["sessions"]) == 1)
     assert all(worker["state"] == "alive" for worker in status["workers"])
+
+
+HALF = """
+@jax.jit
+def f(x):
+    return jax.pure_callback(WHAT, like(x), x).sum()
+x = jax.device_put(np.ones(8, np.float32), rows)
+"""
+
+
+def test_a_callback_that_fails_for_one_device_ends_the_launch_for_all(
+    cluster: Any, tmp_path: Path
+) -> None:
+    client = _client(cluster, tmp_path)
+    other = _client(cluster, tmp_path)
+    # One device runs the callback; the others wait inside XLA, which tells them nothing.
+    client.do(HALF.replace("WHAT", "lambda x: 1 / 0"))
+    client.begin("np.asarray(f(x))")
+    with pytest.raises(ClientError, match="ZeroDivisionError"):
+        client.finish(60.0)
+    assert client.do("result = check()", 30.0) == CHECKED
+    assert other.do("result = check()", 30.0) == CHECKED
+    assert all(worker["state"] == "alive" for worker in cluster.status()["workers"])
+
+
+def test_a_client_is_killed_in_a_callback_for_one_device(cluster: Any, tmp_path: Path) -> None:
+    client = _client(cluster, tmp_path)
+    other = _client(cluster, tmp_path)
+    client.do(HALF.replace("WHAT", "lambda x: (wait_here(mark, gate), x)[1]"))
+    client.begin("np.asarray(f(x))")
+    _wait_for(tmp_path / "mark")
+    client.kill()
+    # Its launch holds the devices until it is found to have failed by half.
+    try:
+        other.do("result = check()", 60.0)
+    except ClientError as error:
+        assert "DATA_LOSS" not in str(error)
+    assert other.do("result = check()", 30.0) == CHECKED
+    assert all(worker["state"] == "alive" for worker in cluster.status()["workers"])

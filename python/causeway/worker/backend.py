@@ -256,6 +256,9 @@ class Backend:
                 callbacks.start(callback_relay, worker)
                 self._callbacks_started = True
 
+    def failed_callbacks(self):
+        return callbacks.failures() if self._callbacks_started else (0, 0, "")
+
     @staticmethod
     def forget_old_epochs():
         """Frees older clients. What held on to them are circles of references; their threads and

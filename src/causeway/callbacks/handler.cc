@@ -3,6 +3,7 @@
 // Registered under the two names that XLA's partitioners treat specially (see worker/callbacks.py).
 // It exports C functions only; Python finds them with ctypes.
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -10,7 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "causeway/base/check.h"
 #include "causeway/callbacks/link.h"
 #include "causeway/callbacks/programs.h"
@@ -117,7 +121,20 @@ ffi::ErrorOr<std::unique_ptr<Instance>> Instantiate(uint64_t index, std::string_
   return std::make_unique<Instance>(*std::move(group), index);
 }
 
+// What befell callbacks in this process; the worker asks.
+absl::Mutex failures_mu;
+int64_t failures ABSL_GUARDED_BY(failures_mu) = 0;
+absl::Status& LatestFailure() ABSL_EXCLUSIVE_LOCKS_REQUIRED(failures_mu) {
+  static auto* const latest = new absl::Status;
+  return *latest;
+}
+
 ffi::Error ToError(const absl::Status& status) {
+  {
+    absl::MutexLock lock(&failures_mu);
+    ++failures;
+    LatestFailure() = status;
+  }
   return ffi::Error(static_cast<ffi::ErrorCode>(status.code()), std::string(status.message()));
 }
 
@@ -191,6 +208,15 @@ void causeway_callbacks_start(const char* host, int port, int worker) {
 // Whether the connection to the relay is there within so many seconds.
 int causeway_callbacks_wait(double seconds) {
   return causeway::callbacks::TheLink().WaitConnected(absl::Seconds(seconds)).ok() ? 1 : 0;
+}
+
+// How many callbacks have failed; of the latest one the code, and as much of its text as fits.
+int64_t causeway_callbacks_failures(int* code, char* text, size_t size) {
+  using namespace causeway::callbacks;  // NOLINT
+  absl::MutexLock lock(&failures_mu);
+  *code = static_cast<int>(LatestFailure().code());
+  std::snprintf(text, size, "%s", std::string(LatestFailure().message()).c_str());
+  return failures;
 }
 
 // Whether the TCP connection with this local port is the one to the relay.

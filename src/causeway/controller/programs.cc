@@ -330,7 +330,8 @@ void Controller::EnsureLoaded(WorkerState& worker, const Binding& binding) {
     return;
   }
   worker.link->Send(wire::EncodeBind(binding.id, binding.program->id, binding.list->devices,
-                                     info.output_memory_kinds, info.output_dtypes));
+                                     info.output_memory_kinds, info.output_dtypes,
+                                     binding.program->callbacks.has_value()));
 }
 
 absl::StatusOr<std::shared_ptr<const core::ExecutableView>> Controller::GetExecutable(

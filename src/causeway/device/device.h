@@ -6,7 +6,7 @@
 //
 // Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt, Idle and ForgetOldEpochs come
 // from one thread (the order of Launch calls is the order of collectives). Compile, Introspect,
-// AwaitReady, LoadHostProgram and AbortCollectives may come from any thread at any time. All values
+// AwaitReady, LoadHostProgram, FailedCallbacks and AbortCollectives may come from any thread at any time. All values
 // may be released anywhere.
 #pragma once
 
@@ -35,6 +35,9 @@ class Device {
   // Breaks off collectives in flight, so that those who wait for a dead peer get an error.
   // Returns how many connections were cut. May be called again until nothing is in flight.
   virtual int AbortCollectives() = 0;
+
+  // Host callbacks that ended with an error so far, of whichever programs.
+  virtual CallbackFailures FailedCallbacks() { return {}; }
 
   // Compiles for any `num_devices` of the cluster, whichever they will be.
   virtual absl::StatusOr<Compiled> Compile(const CompileRequest& request) = 0;

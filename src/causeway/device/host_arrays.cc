@@ -52,6 +52,7 @@ class DeviceWithHostArrays final : public Device {
   const DeviceInfo& info() const override { return device_->info(); }
   absl::Status OpenEpoch(const EpochSpec& spec) override { return device_->OpenEpoch(spec); }
   int AbortCollectives() override { return device_->AbortCollectives(); }
+  CallbackFailures FailedCallbacks() override { return device_->FailedCallbacks(); }
   absl::StatusOr<Compiled> Compile(const CompileRequest& request) override {
     return device_->Compile(request);
   }

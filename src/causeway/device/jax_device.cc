@@ -65,6 +65,21 @@ class JaxDevice final : public Device {
 
   int AbortCollectives() override { return ShutDownForeignConnections(is_ours_); }
 
+  CallbackFailures FailedCallbacks() override {
+    GilScope gil;
+    auto found = Checked(PyObject_CallMethod(backend_.get(), "failed_callbacks", ""));
+    if (!found.ok()) {
+      LOG(ERROR) << "failed callbacks cannot be counted: " << found.status();
+      return {};
+    }
+    PyRef count = PyRef::Steal(PySequence_GetItem(found->get(), 0));
+    PyRef code = PyRef::Steal(PySequence_GetItem(found->get(), 1));
+    PyRef text = PyRef::Steal(PySequence_GetItem(found->get(), 2));
+    return {.count = PyToInt(count.get()),
+            .latest = absl::Status(static_cast<absl::StatusCode>(PyToInt(code.get())),
+                                   PyToString(text.get()))};
+  }
+
   absl::StatusOr<Compiled> Compile(const CompileRequest& request) override {
     RETURN_IF_ERROR(CheckKind(request.kind));
     GilScope gil;

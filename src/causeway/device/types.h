@@ -32,6 +32,11 @@ class Program {
   virtual ~Program() = default;
 };
 
+struct CallbackFailures {
+  int64_t count = 0;
+  absl::Status latest;
+};
+
 // Something that the device will have done. Await() may be called once, on any thread, and blocks
 // until then; breaking off collectives (Device::AbortCollectives) ends a wait on a dead peer.
 class Completion {

@@ -279,9 +279,10 @@ Encoded EncodeLoadProgram(const LoadProgram& load) {
 
 Encoded EncodeBind(BindingId binding, ProgramId program, absl::Span<const DeviceId> devices,
                    absl::Span<const std::string> output_memory_kinds,
-                   absl::Span<const model::DType> output_dtypes) {
+                   absl::Span<const model::DType> output_dtypes, bool host_callbacks) {
   control::Command command;
   control::Bind* out = command.mutable_bind();
+  if (host_callbacks) out->set_host_callbacks(true);
   out->set_binding(binding.value());
   out->set_program(program.value());
   for (DeviceId d : devices) out->add_devices(d.value());

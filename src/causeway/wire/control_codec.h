@@ -121,7 +121,7 @@ struct LoadProgram {
 Encoded EncodeLoadProgram(const LoadProgram& load);
 Encoded EncodeBind(BindingId binding, ProgramId program, absl::Span<const DeviceId> devices,
                    absl::Span<const std::string> output_memory_kinds,
-                   absl::Span<const model::DType> output_dtypes);
+                   absl::Span<const model::DType> output_dtypes, bool host_callbacks = false);
 // What a host program returns, and on which devices.
 struct HostOutput {
   model::DType dtype = model::DType::kInvalid;

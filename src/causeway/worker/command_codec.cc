@@ -104,6 +104,7 @@ Bind FromProto(const control::Bind& bind) {
            .devices = Values<int32_t>(bind.devices()),
            .output_memory_kinds = Values<std::string>(bind.output_memory_kinds()),
            .output_dtypes = Values<int32_t>(bind.output_dtypes()),
+           .host_callbacks = bind.host_callbacks(),
            .host_outputs = {},
            .session = SessionId(bind.session())};
   for (const control::HostOutput& output : bind.host_outputs()) {

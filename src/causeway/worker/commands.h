@@ -138,6 +138,7 @@ struct Bind {
   std::vector<int32_t> devices;
   std::vector<std::string> output_memory_kinds;
   std::vector<int32_t> output_dtypes;
+  bool host_callbacks = false;
   // Host programs only.
   struct Shard {
     int32_t device = 0;

@@ -52,6 +52,7 @@ struct LaunchRecord {
   EpochId epoch;
   LaunchSeq seq;                       // 0 = this worker only
   std::vector<int> ordinals;           // local devices that it occupies
+  bool may_half_fail = false;          // GraphHost::MayHalfFail was told
   std::vector<std::weak_ptr<Value>> outputs;
   std::unique_ptr<device::Completion> completion;
   // Only the graph's thread touches the rest.

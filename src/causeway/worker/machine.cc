@@ -34,6 +34,9 @@ int NodeOf(const NodeMap& map, int worker) {
   return known ? map.nodes[static_cast<size_t>(worker)] : 0;
 }
 
+// A Ping each; launches that call their client and do end get by.
+constexpr int kLooksForHalfFailed = 3;
+
 }  // namespace
 
 Machine::Machine(MachineOptions options, device::Device* device, MachineHost* host)
@@ -53,6 +56,8 @@ Machine::Machine(MachineOptions options, device::Device* device, MachineHost* ho
         });
       }),
       place_(options_.worker) {}
+
+void Machine::MayHalfFail(int launches) { calling_ += launches; }
 
 void Machine::Emit(Event event) {
   if (!muted_) host_->Emit(std::move(event));
@@ -171,7 +176,31 @@ void Machine::On(Introspect introspect) {
   });
 }
 
+// A callback that fails ends its program on its own device. The devices that wait for that one in a
+// collective are not told by XLA, on this worker or on others.
+void Machine::LookForHalfFailed() {
+  const device::CallbackFailures failures = device_->FailedCallbacks();
+  if (looks_left_ > 0) {
+    --looks_left_;
+    const int64_t called = called_;
+    if (calling_ == 0) {
+      looks_left_ = 0;
+    } else if (called == called_then_) {
+      REACHED("machine.half_failed_launch");
+      const auto [epoch, seq] = ledger_.admitted();
+      ledger_.Refuse(epoch, seq, failures.latest);
+    }
+    called_then_ = called;
+  }
+  if (failures.count == callbacks_failed_) return;
+  callbacks_failed_ = failures.count;
+  if (calling_ == 0) return;
+  called_then_ = called_;
+  looks_left_ = kLooksForHalfFailed;
+}
+
 void Machine::On(Ping ping) {
+  LookForHalfFailed();
   const ProcessStats process = host_->ReadStats();
   const auto [epoch, admitted] = ledger_.admitted();
   OpGraph::Waiting waiting;
@@ -223,6 +252,10 @@ void Machine::Completed(const std::shared_ptr<LaunchRecord>& record, absl::Statu
   if (record->seq == LaunchSeq(0) && device::IsPeerFailure(status)) {
     REACHED("machine.local_program_cut_off");
     if (absl::Status cause = ledger_.Verdict(record->epoch); !cause.ok()) status = cause;
+  }
+  if (record->may_half_fail) {
+    ++called_;
+    --calling_;
   }
   if (record->seq != LaunchSeq(0)) ledger_.Complete(record->epoch, record->seq, status);
   Post([this, record, status] {

@@ -211,8 +211,16 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
     ASSIGN_OR_RETURN(device::ArrayRef array, Use(*value));
     args.push_back(std::move(array));
   }
-  ASSIGN_OR_RETURN(device::Launched launched,
-                   device_->Launch(*launch.binding->loaded, args, launch.launch.protect));
+  const bool may_half_fail =
+      launch.binding->bind.host_callbacks && launch.launch.seq != LaunchSeq(0);
+  if (may_half_fail) host_->MayHalfFail(1);
+  absl::StatusOr<device::Launched> issued =
+      device_->Launch(*launch.binding->loaded, args, launch.launch.protect);
+  if (!issued.ok()) {
+    if (may_half_fail) host_->MayHalfFail(-1);
+    return issued.status();
+  }
+  device::Launched& launched = *issued;
   if (launched.outputs.size() != launch.outputs.size()) {
     return absl::InternalError(absl::StrCat("the program has ", launched.outputs.size(),
                                             " outputs, the launch names ",
@@ -223,6 +231,7 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
   record->seq = launch.launch.seq;
   record->ordinals = launch.binding->ordinals;
   record->completion = std::move(launched.completion);
+  record->may_half_fail = may_half_fail;
   LaunchSeq after = launch.launch.seq;
   for (const ValueRef& value : launch.args) after = std::max(after, value->after);
   for (size_t i = 0; i < launch.outputs.size(); ++i) {
