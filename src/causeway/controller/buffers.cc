@@ -101,7 +101,26 @@ void Controller::FlushFrees() {
 bool Controller::PartLost(const Buffer& buffer, WorkerId worker) const {
   const WorkerState& state = workers_[worker.value()];
   if (PLANTED("controller.stale_parts")) return !state.alive;
-  return !state.alive || state.joined_version > buffer.birth;
+  if (!state.alive || state.joined_version > buffer.birth) return true;
+  return std::any_of(buffer.lost_parts.begin(), buffer.lost_parts.end(),
+                     [worker](const auto& part) { return part.first == worker; });
+}
+
+absl::Status Controller::PartError(const Buffer& buffer, WorkerId worker) const {
+  for (const auto& [where, error] : buffer.lost_parts) {
+    if (where == worker) return error;
+  }
+  return LostError(worker, buffer.birth);
+}
+
+void Controller::NoteLostPart(const PendingRequest& request, WorkerId worker,
+                              const absl::Status& error) {
+  for (const auto& [asked, weak] : request.asked) {
+    const BufferRef buffer = asked == worker ? weak.lock() : nullptr;
+    if (buffer == nullptr || PartLost(*buffer, worker)) continue;
+    REACHED("controller.part_lost_on_a_living_worker");
+    buffer->lost_parts.emplace_back(worker, error);
+  }
 }
 
 absl::Status Controller::LostError(WorkerId id, int64_t birth) const {
@@ -117,7 +136,7 @@ absl::Status Controller::LostError(WorkerId id, int64_t birth) const {
 
 absl::Status Controller::CheckLoss(const Array& array) const {
   auto check = [this](const Buffer& buffer, WorkerId worker) -> absl::Status {
-    return PartLost(buffer, worker) ? LostError(worker, buffer.birth) : absl::OkStatus();
+    return PartLost(buffer, worker) ? PartError(buffer, worker) : absl::OkStatus();
   };
   if (array.whole != nullptr) {
     for (const DeviceList::Member& member : array.list->members) {

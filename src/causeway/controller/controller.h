@@ -209,6 +209,12 @@ class Controller : public core::Runtime,
   void FreeNow(const BufferRef& buffer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void FlushFrees() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool PartLost(const Buffer& buffer, WorkerId worker) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // Why it is.
+  absl::Status PartError(const Buffer& buffer, WorkerId worker) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // A living worker has answered a question for one buffer alone with its loss.
+  void NoteLostPart(const PendingRequest& request, WorkerId worker, const absl::Status& error)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // DATA_LOSS naming the first lost slice under the array, or OK.
   absl::Status CheckLoss(const Array& array) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // DATA_LOSS with the first loss of the place after `birth`, or else the latest.

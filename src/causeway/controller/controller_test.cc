@@ -375,6 +375,23 @@ TEST_F(ControllerTest, LossNamesTheSliceAndSparesTheRest) {
   EXPECT_EQ(links_[1]->Of(control::Command::kLaunch).size(), 1);
 }
 
+TEST_F(ControllerTest, AReplicaThatItsWorkerReportsAsLostIsNotUsed) {
+  Put(1, 4, "both");
+  absl::Status ready;
+  controller_->AwaitReady(session_, {ArrayHandle(1)}, [&](absl::Status s) { ready = s; });
+  Reply(0, links_[0]->Of(control::Command::kAwaitReady).back().await_ready().request(),
+        absl::DataLossError("its bytes did not come"));
+  Reply(1, links_[1]->Of(control::Command::kAwaitReady).back().await_ready().request());
+  EXPECT_EQ(ready, absl::DataLossError("its bytes did not come"));
+  // Nobody is asked again, and reads go to the other worker.
+  controller_->AwaitReady(session_, {ArrayHandle(1)}, [&](absl::Status s) { ready = s; });
+  EXPECT_EQ(links_[0]->Of(control::Command::kAwaitReady).size(), 1);
+  EXPECT_EQ(ready, absl::DataLossError("its bytes did not come"));
+  auto both = Fetch(1);
+  EXPECT_TRUE(links_[0]->Of(control::Command::kFetch).empty());
+  EXPECT_EQ(links_[1]->Of(control::Command::kFetch).back().fetch().devices(0), 2);
+}
+
 TEST_F(ControllerTest, WhatIsReplicatedMovesFromTheReplicasThatAreLeft) {
   Put(1, 4, "both");
   controller_->OnDetached(WorkerId(1), incarnations_[1], "its process was killed");

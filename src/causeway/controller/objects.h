@@ -59,6 +59,8 @@ struct Buffer {
   int64_t bytes = 0;
   // Membership version at creation; parts on workers that joined later are lost.
   int64_t birth = 0;
+  // Parts whose workers live, and have said that the bytes for them did not come.
+  std::vector<std::pair<WorkerId, absl::Status>> lost_parts;
   // May its value be shown? nullptr = yes.
   core::GateRef gate;
   // The gate's opening also says that the value is computed (outputs of multi-worker launches).
@@ -192,6 +194,8 @@ struct Session {
 struct PendingRequest {
   int replies_due = 0;
   absl::Status status;  // the first error
+  // The workers that were asked whether one buffer alone is ready.
+  std::vector<std::pair<WorkerId, std::weak_ptr<Buffer>>> asked;
   absl::flat_hash_map<DeviceId, absl::Cord> data;
   std::optional<wire::CompileResult> compile;
   std::string compile_bytes;

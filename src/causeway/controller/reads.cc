@@ -72,7 +72,7 @@ absl::StatusOr<std::vector<Controller::Part>> Controller::PartsOf(const Array& a
     ASSIGN_OR_RETURN(model::Box box, spec.sharding->ShardBox(spec.shape, i));
     const bool gone = PartLost(*shard.buffer, topology_.WorkerOf(shard.device));
     if (gone && lost.ok()) {
-      lost = LostError(topology_.WorkerOf(shard.device), shard.buffer->birth);
+      lost = PartError(*shard.buffer, topology_.WorkerOf(shard.device));
     }
     auto it =
         std::find_if(parts.begin(), parts.end(), [&](const Part& p) { return p.box == box; });
@@ -173,7 +173,7 @@ void Controller::AwaitReady(SessionId id, const std::vector<ArrayHandle>& handle
   Locked lock(this);
   absl::Status first;
   std::vector<core::GateRef> gates;
-  std::map<WorkerId, std::vector<BufferId>> questions;
+  std::map<WorkerId, std::vector<BufferRef>> questions;
   absl::StatusOr<Session*> session = FindSession(id);
   if (!session.ok()) first = session.status();
   if (session.ok()) {
@@ -191,14 +191,14 @@ void Controller::AwaitReady(SessionId id, const std::vector<ArrayHandle>& handle
       if (a.whole != nullptr) {
         if (a.whole->ready_with_gate) continue;
         for (const DeviceList::Member& member : a.list->members) {
-          questions[member.worker].push_back(a.whole->id);
+          questions[member.worker].push_back(a.whole);
         }
         continue;
       }
       for (const ShardRef& shard : a.parts) {
         if (shard.buffer->ready_with_gate) continue;
-        std::vector<BufferId>& list = questions[topology_.WorkerOf(shard.device)];
-        if (list.empty() || list.back() != shard.buffer->id) list.push_back(shard.buffer->id);
+        std::vector<BufferRef>& list = questions[topology_.WorkerOf(shard.device)];
+        if (list.empty() || list.back() != shard.buffer) list.push_back(shard.buffer);
       }
     }
   }
@@ -223,9 +223,12 @@ void Controller::AwaitReady(SessionId id, const std::vector<ArrayHandle>& handle
       });
   for (const auto& [worker, buffers] : questions) {
     ++counters_.ready_questions;
-    if (Expect(request, worker)) {
-      State(worker).link->Send(wire::EncodeAwaitReady(request, buffers));
-    }
+    if (!Expect(request, worker)) continue;
+    std::vector<BufferId> ids;
+    for (const BufferRef& buffer : buffers) ids.push_back(buffer->id);
+    // Its answer is then that buffer's own.
+    if (buffers.size() == 1) requests_.at(request).asked.emplace_back(worker, buffers[0]);
+    State(worker).link->Send(wire::EncodeAwaitReady(request, ids));
   }
   Seal(request);
 }

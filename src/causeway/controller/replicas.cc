@@ -15,7 +15,7 @@ absl::StatusOr<std::vector<ShardRef>> Controller::LiveShards(const Array& array)
     shards.push_back(array.shard(i));
     const WorkerId worker = topology_.WorkerOf(shards[i].device);
     if (!PartLost(*shards[i].buffer, worker)) continue;
-    if (lost.ok()) lost = LostError(worker, shards[i].buffer->birth);
+    if (lost.ok()) lost = PartError(*shards[i].buffer, worker);
     shards[i].buffer = nullptr;
   }
   if (lost.ok()) return shards;

@@ -41,6 +41,7 @@ void Controller::Handle(WorkerState& worker, wire::Event event) {
     }
     if (!reply->text.empty()) it->second.text = std::move(reply->text);
     if (!reply->numbers.empty()) it->second.numbers = std::move(reply->numbers);
+    if (absl::IsDataLoss(reply->status)) NoteLostPart(it->second, worker.id, reply->status);
     Replied(reply->request, reply->status);
   } else if (auto* data = std::get_if<wire::FetchDataEvent>(&event)) {
     auto it = requests_.find(data->request);

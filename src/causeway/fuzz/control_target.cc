@@ -141,8 +141,13 @@ class Worker final : public worker::GraphHost {
   void On(const worker::OpenEpoch& open) {
     graph_->CloseEpochs(open.epoch);
     Settle();
-    if (ledger_.inflight() > 0) device_.AbortCollectives();
-    Settle();
+    // As the machine does: collectives are broken off again and again, since what one held back may
+    // begin another, and while a launch runs no epoch opens. Adopting its value would wait for ever.
+    for (size_t cuts = watched_.size(); !watched_.empty() && cuts > 0; --cuts) {
+      device_.AbortCollectives();
+      Settle();
+    }
+    if (!watched_.empty()) return;
     Emit(graph_->OpenEpoch(open, {.epoch = open.epoch.value(),
                                   .node = open.nodes.nodes.empty() ? 0 : open.nodes.nodes[0],
                                   .worker = 0,
