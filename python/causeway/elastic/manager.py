@@ -277,7 +277,7 @@ class Manager:
                     if not isinstance(failure, ScaleUpSignalError):
                         if not slices.is_slice_loss(failure):
                             raise failure
-                        _log.warning("attempt %d ends with the loss of a slice: %s", attempt, failure)
+                        _log.warning("attempt %d ends with a loss: %s", attempt, failure)
                         self._count_loss(failure)
                     if on_elastic_event_callback is not None:
                         on_elastic_event_callback()
