@@ -211,3 +211,17 @@ def test_a_spare_takes_the_place_of_a_dead_worker(fresh: Callable[..., Any]) -> 
     assert answer["pids"] == [before["spare-0"]]
     cluster.wait_for("the second change", lambda s: s["complete"] and
                      s["workers"][1]["pid"] == cluster.pids()["worker-1"], 60.0)
+
+
+def test_a_snapshot_that_was_good_once_is_known_to_be_lost(cluster: Any) -> None:
+    client = cluster.client()
+    client.do(SETUP)
+    client.do("manager.maybe_snapshot(1, state, force=True, block=True)")
+    assert client.do("result = manager.get_resharded_snapshot(mesh)[0]") == 1
+    for victim in range(3):
+        cluster.ask("kill", victim)
+    for victim in range(3):
+        cluster.ask("restore", victim)
+    cluster.wait_for("all back", lambda s: s["complete"], 60.0)
+    with pytest.raises(ClientError, match="no snapshot is left in the cluster"):
+        client.do("manager.get_resharded_snapshot(mesh)", 60.0)
