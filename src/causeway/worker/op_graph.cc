@@ -100,8 +100,11 @@ OperationRef OpGraph::MakeOperation(absl::Span<const ValueRef> reads, bool exclu
 
 void OpGraph::Precede(const OperationRef& first, const OperationRef& then) {
   if (first->done) return;
+  // Arguments that are read together have the same readers: one edge will do.
+  if (!first->successors.empty() && first->successors.back() == then) return;
   first->successors.push_back(then);
   ++then->blockers;
+  ++edges_;
 }
 
 OperationRef OpGraph::Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run) {
@@ -115,7 +118,7 @@ OperationRef OpGraph::Submit(absl::Span<const ValueRef> reads, absl::AnyInvocabl
   for (const ValueRef& value : reads) value->readers.push_back(operation);
   operation->run = [this, operation, run = std::move(run)]() mutable {
     run();
-    Finish(operation);
+    Finish(*operation);
   };
   return operation;
 }
@@ -125,9 +128,18 @@ void OpGraph::Unblock(const OperationRef& operation) {
   if (--operation->blockers == 0) runnable_.push_back(operation);
 }
 
-void OpGraph::Finish(const OperationRef& operation) {
-  operation->done = true;
-  for (const OperationRef& next : std::exchange(operation->successors, {})) Unblock(next);
+void OpGraph::Finish(Operation& operation) {
+  operation.done = true;
+  for (const OperationRef& next : std::exchange(operation.successors, {})) Unblock(next);
+}
+
+void OpGraph::Drop(Operation& operation) {
+  if (operation.blockers == 0) {
+    Finish(operation);
+    return;
+  }
+  // Later launches wait for this one in place of those it waits for.
+  operation.run = [this, &operation] { Finish(operation); };
 }
 
 void OpGraph::Settle(const ValueRef& value) {
@@ -314,6 +326,7 @@ OpGraph::Stats OpGraph::stats() const {
     if (value->array != nullptr) stats.buffer_bytes += value->array->bytes();
   }
   stats.loads = loads_;
+  stats.edges = edges_;
   stats.launches = launches_;
   stats.parked_launches = static_cast<int>(multi_queue_.size() + local_ready_.size());
   stats.transfers = static_cast<int>(transfers_.size());

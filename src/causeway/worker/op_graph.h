@@ -131,6 +131,7 @@ class OpGraph {
   Waiting waiting_launch() const;
   struct Stats {
     int64_t buffers = 0, buffer_bytes = 0, loads = 0, launches = 0;
+    int64_t edges = 0;  // ever made from an operation to one that waits for it
     int parked_launches = 0;
     int transfers = 0;  // awaited, or here before they were wanted
   };
@@ -168,7 +169,9 @@ class OpGraph {
   // Null when it ran at once, else the parked operation.
   OperationRef Submit(absl::Span<const ValueRef> reads, absl::AnyInvocable<void()> run);
   void Precede(const OperationRef& first, const OperationRef& then);
-  void Finish(const OperationRef& operation);
+  void Finish(Operation& operation);
+  // Of a launch that will not run: ends once it would have been its turn.
+  void Drop(Operation& operation);
   void Unblock(const OperationRef& operation);
   void Resolve(const ValueRef& value, absl::StatusOr<device::ArrayRef> array);
   void Settle(const ValueRef& value);
@@ -239,7 +242,7 @@ class OpGraph {
   LaunchSeq last_multi_;  // the latest that was issued
   std::pair<EpochId, LaunchSeq> last_queued_;  // multi-worker launches
   bool pumping_ = false;
-  int64_t multi_count_ = 0, launches_ = 0, loads_ = 0;
+  int64_t multi_count_ = 0, launches_ = 0, loads_ = 0, edges_ = 0;
 };
 
 }  // namespace causeway::worker

@@ -80,7 +80,8 @@ void OpGraph::Enqueue(PendingLaunchRef launch) {
     return;
   }
   launch->operation = operation;
-  for (const ValueRef& value : launch->args) value->readers.push_back(operation);
+  // It waits for all earlier readers, so whoever waits for it need not.
+  for (const ValueRef& value : launch->args) value->readers.assign(1, operation);
   if (multi) {
     // Unblocking needs no action of its own: Pump looks at the head of the queue.
     multi_queue_.push_back(std::move(launch));
@@ -279,7 +280,7 @@ void OpGraph::Issue(PendingLaunch& launch) {
     }
   }
   if (!status.ok()) FailOutputs(launch, status);
-  if (launch.operation != nullptr) Finish(launch.operation);
+  if (launch.operation != nullptr) Finish(*launch.operation);
   // Drops this launch's hold on its arguments while the record lives on.
   launch.args.clear();
 }
@@ -319,7 +320,7 @@ void OpGraph::DropParkedLaunches(EpochId epoch, const absl::Status& cause) {
     REACHED("graph.parked_launch_dropped");
     launch->dropped = true;
     FailOutputs(*launch, cause);
-    if (launch->operation != nullptr) Finish(launch->operation);
+    if (launch->operation != nullptr) Drop(*launch->operation);
   }
   if (swapped_ != nullptr && swapped_->launch.epoch <= epoch) {
     FailOutputs(*std::exchange(swapped_, nullptr), cause);

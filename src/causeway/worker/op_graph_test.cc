@@ -350,6 +350,20 @@ TEST_F(OpGraphTest, ALaunchThatTakesOverWaitsForEarlierReaders) {
   EXPECT_EQ(w.Read(13), "2 3");
 }
 
+TEST_F(OpGraphTest, ManyParkedReadersOfTheSameArgumentsCostOneEdgeEach) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, "fake three; inputs 3; add 0 1; add 3 2; out f32[2] 4", {0});
+  w.Build(10, {1, 2});
+  w.Build(11, {3, 4});
+  w.BuildFromTransfer(12, 5);
+  for (uint64_t i = 0; i < 100; ++i) w.Launch(1, 0, {10, 11, 12}, 100 + i);
+  EXPECT_EQ(w.graph_.stats().edges, 99);
+  w.graph_.TransferArrived(TransferId(5), TestWorker::Bytes({10, 10}), {});
+  EXPECT_EQ(w.Read(199), "14 16");
+  EXPECT_EQ(w.graph_.stats().launches, 100);
+}
+
 TEST_F(OpGraphTest, BoundsLaunchesInFlight) {
   GraphOptions options;
   options.max_inflight_device = 2;
@@ -633,6 +647,23 @@ TEST_F(OpGraphPairTest, AnAbortFreesWhoWaitsAndBuffersLiveOn) {
   EXPECT_EQ(a_->Read(300), "50 0");
   a_->Launch(1, 2, {1}, 301, 2);  // needs the worker that is gone
   EXPECT_EQ(a_->Read(301).substr(0, 9), "DATA_LOSS");
+}
+
+TEST_F(OpGraphPairTest, ALaunchThatIsDroppedStillStandsBetweenReaderAndTaker) {
+  Start();
+  a_->BuildFromTransfer(51, 9);
+  a_->Program(3, "fake two; inputs 2; add 0 1; out f32[2] 2", {0});
+  a_->Program(4, kAddOneDonating, {0});
+  a_->Launch(3, 0, {5, 51}, 60);  // parked, reads 5
+  a_->Launch(1, 1, {5}, 101);     // waits for that one
+  const absl::Status cause = absl::DataLossError("slice 1 is lost");
+  a_->ledger_.Abort(EpochId(1), cause);
+  a_->graph_.DropParkedLaunches(EpochId(1), cause);
+  a_->Launch(4, 0, {5}, 61);  // would delete 5 under the parked one
+  EXPECT_EQ(a_->Read(61), "pending");
+  a_->graph_.TransferArrived(TransferId(9), TestWorker::Bytes({7, 7}), {});
+  EXPECT_EQ(a_->Read(60), "12 7");
+  EXPECT_EQ(a_->Read(61), "6 1");
 }
 
 TEST_F(OpGraphTest, PutsPiecesTogether) {
