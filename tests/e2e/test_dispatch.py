@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 STEPS = 100
@@ -44,6 +46,15 @@ def test_a_step_is_one_launch_and_no_question(shared: Any) -> None:
     asked = {k: v for k, v in sent.items() if any(q in k for q in QUESTIONS) and v}
     # One for the block_until_ready after the loop.
     assert sum(asked.values()) <= 2, asked
+
+
+def test_gloos_threads_interrupt_nobody(shared: Any) -> None:
+    """Theirs alone are batch threads, so that they never take a launch's processor."""
+    for role, pid in shared.pids().items():
+        if not role.startswith("worker"):
+            continue
+        policies = [os.sched_getscheduler(int(t.name)) for t in Path(f"/proc/{pid}/task").iterdir()]
+        assert os.SCHED_BATCH in policies and os.sched_getscheduler(pid) == os.SCHED_OTHER
 
 
 def test_programs_compile_once(shared: Any) -> None:

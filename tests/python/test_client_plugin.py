@@ -72,12 +72,14 @@ def test_an_empty_target_is_explained() -> None:
 FAKE_CONNECTION = """
 import jax
 from jax.extend.backend import ifrt_proxy
-from causeway.client.timer_slack import _current
-import threading
-before = _current()
+import os
+from causeway.client import timer_slack
+def current():
+    return timer_slack._current(), os.environ.get("GRPC_EXPERIMENTS")
+before = current()
 seen = []
 def fake(target, options):
-    seen.append((target, _current()))
+    seen.append((target, *current()))
     raise RuntimeError("no cluster here")
 ifrt_proxy.get_client = fake
 {more}
@@ -85,8 +87,9 @@ try:
     jax.devices()
 except RuntimeError as error:
     assert "no cluster here" in str(error), error
-assert seen == [("grpc://127.0.0.1:1", 1_000_000)], seen
-assert _current() == before, (_current(), before)
+expected = ("grpc://127.0.0.1:1", 1_000_000, "-event_engine_client")
+assert seen == [expected], seen
+assert current() == before, (current(), before)
 print("good")
 """
 
@@ -98,7 +101,7 @@ print("good")
      "import pathwaysutils; pathwaysutils.initialize()"],
     ids=["alone", "pathwaysutils first", "pathwaysutils last"],
 )
-def test_threads_of_the_connection_get_a_coarse_timer(more: str) -> None:
+def test_the_connection_is_made_so_that_its_threads_wake_seldom(more: str) -> None:
     code = FAKE_CONNECTION.format(more=more)
     env = {"JAX_PLATFORMS": "proxy", "JAX_BACKEND_TARGET": "grpc://127.0.0.1:1"}
     assert printed(code, **env) == "good"

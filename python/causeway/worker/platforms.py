@@ -1,5 +1,6 @@
 """How each platform's XLA client is made: CPU with gloo, or a PJRT plugin such as CUDA."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib
@@ -86,7 +87,10 @@ class Cpu:
     def open(self, node, coordinator, num_nodes):
         distributed = distributed_client(node, coordinator)
         host = _local_address(coordinator)
-        collectives = _jax.make_gloo_tcp_collectives(distributed_client=distributed, hostname=host)
+        with _new_threads_wait_their_turn():
+            collectives = _jax.make_gloo_tcp_collectives(
+                distributed_client=distributed, hostname=host
+            )
         return xc.make_cpu_client(
             asynchronous=True,
             distributed_client=distributed,
@@ -147,6 +151,27 @@ class Plugin:
         options["node_id"] = node
         options["num_nodes"] = num_nodes
         return xc.make_c_api_client(self._name, options, distributed_client(node, coordinator))
+
+
+@contextlib.contextmanager
+def _new_threads_wait_their_turn():
+    """A wake-up of the threads made in here does not interrupt whoever runs.
+
+    gloo's own thread spins for the lock of a connection on which a launch's thread sends. Where it
+    has taken that thread's processor, it spins until the scheduler intervenes, on both sides of
+    every message: two thirds of a small all-reduce's processor time.
+    """
+    policy, parameter = os.sched_getscheduler(0), os.sched_getparam(0)
+    changed = policy == os.SCHED_OTHER
+    if changed:
+        with contextlib.suppress(OSError):  # forbidden in this container: slower, but right
+            os.sched_setscheduler(0, os.SCHED_BATCH, parameter)
+    try:
+        yield
+    finally:
+        if changed:
+            with contextlib.suppress(OSError):
+                os.sched_setscheduler(0, policy, parameter)
 
 
 def _local_address(coordinator):
