@@ -20,6 +20,7 @@ NAMES = (
     "proxy_tax",
     "host_transfer",
     "worker_transfer",
+    "data_plane",
     "compile_cache",
     "train_lm",
     "controller",
