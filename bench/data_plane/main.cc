@@ -1,6 +1,6 @@
 // What the data plane between workers takes for a transfer, beside memcpy and plain TCP streams.
 //
-//   bench_data_plane [--quick] [--rounds N] [--lanes N]
+//   bench_data_plane [--quick] [--rounds N] [--lanes N] [--case NAME]
 //
 // Two processes, a real data plane in each, and no cluster around them. The systems take turns in
 // every round: a copy within one process, plain send() and recv() over as many streams as the data
@@ -210,7 +210,7 @@ class Bench {
   uint64_t stamp_ = 0;
 };
 
-std::vector<Case> Cases(bool quick) {
+std::vector<Case> Cases(bool quick, const std::string& only) {
   std::vector<Case> cases = {{"256 pieces of 1 KiB", 256, kKiB}, {"256 KiB", 1, 256 * kKiB}};
   const std::vector<int64_t> sizes =
       quick ? std::vector<int64_t>{1, 8} : std::vector<int64_t>{1, 4, 16, 32, 64, 256};
@@ -218,10 +218,11 @@ std::vector<Case> Cases(bool quick) {
   for (int64_t size : quick ? std::vector<int64_t>{8} : std::vector<int64_t>{32, 256}) {
     cases.push_back({absl::StrCat(size, " MiB, new memory"), 1, size * kMiB, true});
   }
+  if (!only.empty()) std::erase_if(cases, [&](const Case& c) { return c.name != only; });
   return cases;
 }
 
-void Run(int fd, bool quick, int rounds, int lanes, int64_t bytes_max) {
+void Run(int fd, bool quick, int rounds, int lanes, int64_t bytes_max, const std::string& only) {
   Bench bench(fd, lanes, bytes_max);
   std::vector<System> systems = {{"memcpy", System::Kind::kCopy},
                                  {"shared memory", System::Kind::kPlane, true, false},
@@ -231,7 +232,7 @@ void Run(int fd, bool quick, int rounds, int lanes, int64_t bytes_max) {
                                  {"TCP, checksums", System::Kind::kPlane, false, true}};
   if (!bench.can_share()) std::erase_if(systems, [](const System& s) { return s.shared; });
   for (int round = 0; round < rounds; ++round) {
-    for (const Case& c : Cases(quick)) {
+    for (const Case& c : Cases(quick, only)) {
       const int times = quick ? 2 : c.bytes >= 32 * kMiB ? 3 : c.bytes >= kMiB ? 10 : 50;
       for (size_t i = 0; i < systems.size(); ++i) {
         const System& system = systems[round % 2 == 0 ? i : systems.size() - 1 - i];
@@ -256,6 +257,7 @@ void Run(int fd, bool quick, int rounds, int lanes, int64_t bytes_max) {
 int main(int argc, char** argv) {
   bool quick = false;
   int rounds = 1;
+  std::string only;  // "": all cases
   // As many as a worker uses on this machine.
   int lanes = std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, 4);
   for (int i = 1; i < argc; ++i) {
@@ -263,9 +265,12 @@ int main(int argc, char** argv) {
     const bool more = i + 1 < argc;
     if (arg == "--quick") {
       quick = true;
+    } else if (arg == "--case" && more) {
+      only = argv[++i];
     } else if (!(arg == "--rounds" && more && absl::SimpleAtoi(argv[++i], &rounds) && rounds > 0) &&
                !(arg == "--lanes" && more && absl::SimpleAtoi(argv[++i], &lanes) && lanes > 0)) {
-      std::fprintf(stderr, "usage: %s [--quick] [--rounds N] [--lanes N]\n", argv[0]);
+      std::fprintf(stderr, "usage: %s [--quick] [--rounds N] [--lanes N] [--case NAME]\n",
+                   argv[0]);
       return 2;
     }
   }
@@ -282,7 +287,7 @@ int main(int argc, char** argv) {
     return 0;
   }
   ::close(ends[1]);
-  causeway::bench::Run(ends[0], quick, rounds, lanes, bytes_max);
+  causeway::bench::Run(ends[0], quick, rounds, lanes, bytes_max, only);
   ::close(ends[0]);
   int status = 0;
   CHECK(::waitpid(child, &status, 0) == child && status == 0) << "the receiver ended badly";

@@ -84,10 +84,12 @@ std::shared_ptr<HostBlock> HostBlock::Allocate(size_t size) {
     if (memory == nullptr) return nullptr;
     owner = std::shared_ptr<void>(memory, [rounded](void* p) { Spares::Get().Put(p, rounded); });
   } else {
-    void* const memory =
-        std::aligned_alloc(kAlignment, (size + kAlignment) / kAlignment * kAlignment);
+    // Aligned by hand: aligned_alloc() takes several times as long as malloc() for small sizes.
+    void* const memory = std::malloc(size + kAlignment);
     if (memory == nullptr) return nullptr;
-    owner = std::shared_ptr<void>(memory, [](void* p) { std::free(p); });
+    const size_t skip = -reinterpret_cast<uintptr_t>(memory) & (kAlignment - 1);
+    owner = std::shared_ptr<void>(static_cast<char*>(memory) + skip,
+                                  [memory](void*) { std::free(memory); });
   }
   const char* const data = static_cast<const char*>(owner.get());
   return std::shared_ptr<HostBlock>(new HostBlock(data, size, std::move(owner)));

@@ -149,6 +149,30 @@ TEST_P(DataPlaneTest, ADamagedChunkIsSentOnceMore) {
   EXPECT_EQ(from.plane().stats().Numbers()["push_failures"], 0);
 }
 
+TEST_P(DataPlaneTest, DamagedSmallBlocksAreSentOnceMoreAndTheOthersOnce) {
+  End from(/*damage_chunk=*/7), to;
+  Introduce(from, to, GetParam(), /*checksums=*/true);
+  for (int i = 0; i < 20; ++i) {
+    from.plane().Push(WorkerId(1), Id(i), device::HostBlock::FromString(absl::StrCat("small ", i)));
+  }
+  for (int i = 0; i < 20; ++i) EXPECT_EQ(Text(to.Take(Id(i))), absl::StrCat("small ", i));
+  EXPECT_EQ(from.AwaitNumber("push_stream_transfers", 20), 20);
+  EXPECT_EQ(from.plane().stats().Numbers()["push_retries"], 1);
+  EXPECT_EQ(from.plane().stats().Numbers()["push_failures"], 0);
+  EXPECT_TRUE(to.AwaitNothingPartial());
+}
+
+TEST_P(DataPlaneTest, BlocksThatSeveralThreadsCopyAreWhole) {
+  End from, to;
+  Introduce(from, to, GetParam(), /*checksums=*/true);
+  for (int round = 0; round < 2; ++round) {  // a new segment, and one that is there
+    const std::string bytes = Large(round, (17 << 20) + 4097);
+    from.plane().Push(WorkerId(1), Id(round), device::HostBlock::FromString(bytes));
+    EXPECT_TRUE(Text(to.Take(Id(round))) == bytes) << "round " << round;
+  }
+  EXPECT_EQ(from.plane().stats().Numbers()["push_retries"], 0);
+}
+
 INSTANTIATE_TEST_SUITE_P(Paths, DataPlaneTest, ::testing::Bool(),
                          [](const auto& info) { return info.param ? "SharedMemory" : "Stream"; });
 

@@ -11,6 +11,7 @@
 #include "causeway/base/status_macros.h"
 #include "causeway/worker/peer_frames.h"
 #include "control.pb.h"
+#include "google/protobuf/arena.h"
 
 namespace causeway::worker {
 namespace {
@@ -101,7 +102,8 @@ void PeerLane::Disconnect() {
 
 absl::Status PeerLane::Send(PeerSender::Work& work) {
   PeerSender& sender = *sender_;
-  control::PushBatch batch;
+  google::protobuf::Arena arena;  // one piece of memory for all small blocks' descriptions
+  control::PushBatch& batch = *google::protobuf::Arena::CreateMessage<control::PushBatch>(&arena);
   std::vector<iovec> body;
   for (size_t i = 0; i < work.items.size(); ++i) {
     const PeerSender::ItemRef& item = work.items[i];
@@ -144,7 +146,7 @@ void PeerLane::ReadReplies(int fd) {
     end = ReceiveFrame(fd, &reply).status();
     if (end.ok() && reply.has_refused()) end = FromWire(reply.refused());
     if (!end.ok()) break;
-    for (const uint64_t done : reply.done()) sender.Confirmed(TransferId(done));
+    if (reply.done_size() > 0) sender.Confirmed({reply.done().begin(), reply.done().end()});
     for (const control::PushProblem& problem : reply.problems()) {
       sender.Refused(TransferId(problem.transfer()), problem.attempt(),
                      FromWire(problem.status()));

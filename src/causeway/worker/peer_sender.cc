@@ -147,18 +147,34 @@ uint64_t PeerSender::Checksum(const char* bytes, int64_t size) {
   return ++chunks_ == options_.damage_chunk ? checksum ^ 1 : checksum;
 }
 
-void PeerSender::Confirmed(TransferId transfer) {
-  ItemRef item;  // its bytes are freed after the lock
-  absl::MutexLock lock(&mu_);
-  const auto it = sent_.find(transfer);
-  if (it == sent_.end()) return;
-  item = std::move(it->second);
-  sent_.erase(it);
-  sent_bytes_ -= item->size();
-  std::erase(large_, item);  // its first attempt has come through after all
-  if (item->bytes.ok()) {
-    options_.stats->Done("push", item->in_segment && item->attempt == 0 ? "shared_memory" : "stream",
-                         item->size(), absl::Now() - item->queued);
+void PeerSender::Confirmed(const std::vector<TransferId>& transfers) {
+  struct Sum {
+    int64_t transfers = 0, bytes = 0;
+    absl::Duration spent;
+  };
+  Sum shared, streamed;
+  std::vector<ItemRef> items;  // their bytes are freed after the lock
+  items.reserve(transfers.size());
+  const absl::Time now = absl::Now();
+  {
+    absl::MutexLock lock(&mu_);
+    for (const TransferId transfer : transfers) {
+      const auto it = sent_.find(transfer);
+      if (it == sent_.end()) continue;
+      items.push_back(std::move(it->second));
+      sent_.erase(it);
+      const ItemRef& item = items.back();
+      sent_bytes_ -= item->size();
+      std::erase(large_, item);  // its first attempt has come through after all
+      if (!item->bytes.ok()) continue;
+      Sum& sum = item->in_segment && item->attempt == 0 ? shared : streamed;
+      ++sum.transfers;
+      sum.bytes += item->size();
+      sum.spent += now - item->queued;
+    }
+  }
+  for (const auto& [path, sum] : {std::pair{"shared_memory", shared}, {"stream", streamed}}) {
+    if (sum.transfers > 0) options_.stats->Done("push", path, sum.bytes, sum.spent, sum.transfers);
   }
 }
 

@@ -83,7 +83,8 @@ class PeerSender {
   // The segment that holds an item; "" = it has to take the network, and is queued for that.
   std::string HandSegment(const ItemRef& item);
   uint64_t Checksum(const char* bytes, int64_t size);
-  void Confirmed(TransferId transfer);
+  // Those of one reply.
+  void Confirmed(const std::vector<TransferId>& transfers);
   void Refused(TransferId transfer, int attempt, absl::Status why);
   // Puts what took a lane and is not confirmed back into the queue, or gives it up.
   void Broken(int lane, const absl::Status& why);

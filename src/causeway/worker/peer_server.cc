@@ -26,18 +26,7 @@ constexpr absl::Duration kGreetingMax = absl::Seconds(10);
 // When the machine has no descriptor for one more connection.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(50);
 // Bodies of small blocks are received at once and copied from there.
-constexpr uint64_t kScratchBytes = 512 << 10;
-
-// Bytes of a part that nobody wants.
-absl::Status Drop(int fd, int64_t size, std::string& scratch) {
-  scratch.resize(kScratchBytes);
-  while (size > 0) {
-    const auto now = std::min<int64_t>(size, static_cast<int64_t>(scratch.size()));
-    RETURN_IF_ERROR(net::ReceiveAll(fd, scratch.data(), static_cast<size_t>(now)));
-    size -= now;
-  }
-  return absl::OkStatus();
-}
+constexpr int64_t kScratchBytes = 512 << 10;
 
 }  // namespace
 
@@ -145,18 +134,34 @@ absl::Status PeerServer::Greet(int fd) {
   return net::SetTimeouts(fd, absl::Seconds(limits::kPushStallSecondsMax), absl::ZeroDuration());
 }
 
+char* PeerServer::Scratch::Get() {
+  if (memory == nullptr) memory.reset(new char[kScratchBytes]);
+  return memory.get();
+}
+
+// Bytes of a part that nobody wants.
+absl::Status PeerServer::Drop(int fd, int64_t size, Scratch& scratch) {
+  while (size > 0) {
+    const auto now = std::min(size, kScratchBytes);
+    RETURN_IF_ERROR(net::ReceiveAll(fd, scratch.Get(), static_cast<size_t>(now)));
+    size -= now;
+  }
+  return absl::OkStatus();
+}
+
 absl::Status PeerServer::ServeFrames(int fd, Open& open) {
   control::PushBatch batch;
+  Scratch scratch;
   while (true) {
     ASSIGN_OR_RETURN(const FrameHead head, ReceiveFrame(fd, &batch));
     control::PushReply reply;
-    RETURN_IF_ERROR(ReceiveParts(fd, head.body_bytes, &batch, &reply, open));
+    RETURN_IF_ERROR(ReceiveParts(fd, head.body_bytes, &batch, &reply, open, scratch));
     if (reply.done_size() + reply.problems_size() > 0) RETURN_IF_ERROR(SendFrame(fd, reply));
   }
 }
 
 absl::Status PeerServer::ReceiveParts(int fd, uint64_t body_bytes, control::PushBatch* batch,
-                                      control::PushReply* reply, Open& open) {
+                                      control::PushReply* reply, Open& open, Scratch& scratch) {
   uint64_t promised = 0;
   for (const control::Data& data : batch->data()) {
     if (data.size() < 0 || static_cast<uint64_t>(data.size()) > body_bytes - promised) {
@@ -168,13 +173,11 @@ absl::Status PeerServer::ReceiveParts(int fd, uint64_t body_bytes, control::Push
     promised += static_cast<uint64_t>(data.size());
   }
   if (promised != body_bytes) return absl::DataLossError("a frame's body is longer than its parts");
-  std::string scratch;
   const bool small = body_bytes <= kScratchBytes && batch->data_size() > 1;
   if (small && body_bytes > 0) {
-    scratch.resize(body_bytes);
-    RETURN_IF_ERROR(net::ReceiveAll(fd, scratch.data(), body_bytes));
+    RETURN_IF_ERROR(net::ReceiveAll(fd, scratch.Get(), body_bytes));
   }
-  size_t at = 0;
+  int64_t at = 0;
   TransferAssembler& assembler = options_.assembler();
   for (control::Data& data : *batch->mutable_data()) {
     const int64_t size = data.size();
@@ -184,14 +187,18 @@ absl::Status PeerServer::ReceiveParts(int fd, uint64_t body_bytes, control::Push
     TransferAssembler::Outcome outcome;
     if (!part.error.ok() || !part.segment.empty()) {
       outcome = assembler.AddFromPeer(std::move(part));
+    } else if (small && part.offset == 0 && part.total == size) {
+      outcome = assembler.AddWhole(
+          part, absl::string_view(scratch.Get() + at, static_cast<size_t>(size)));
+      at += size;
     } else {
       open[transfer] = attempt;
       const TransferAssembler::Landing landing = assembler.BeginPart(part, size);
       if (small) {
         if (landing.to != nullptr && size > 0) {
-          std::memcpy(landing.to, scratch.data() + at, static_cast<size_t>(size));
+          std::memcpy(landing.to, scratch.Get() + at, static_cast<size_t>(size));
         }
-        at += static_cast<size_t>(size);
+        at += size;
       } else if (size > 0 && landing.to != nullptr) {
         RETURN_IF_ERROR(net::ReceiveAll(fd, landing.to, static_cast<size_t>(size)));
       } else {

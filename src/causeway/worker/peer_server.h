@@ -52,8 +52,14 @@ class PeerServer {
   // Transfers of which a part came over a connection and more is to come, with their attempts.
   using Open = absl::flat_hash_map<TransferId, int>;
   absl::Status ServeFrames(int fd, Open& open);
+  // Memory that is used again for every frame of a connection: new memory costs more than a copy.
+  struct Scratch {
+    char* Get();
+    std::unique_ptr<char[]> memory;
+  };
   absl::Status ReceiveParts(int fd, uint64_t body_bytes, control::PushBatch* batch,
-                            control::PushReply* reply, Open& open);
+                            control::PushReply* reply, Open& open, Scratch& scratch);
+  static absl::Status Drop(int fd, int64_t size, Scratch& scratch);
 
   const Options options_;
   net::Socket listener_;

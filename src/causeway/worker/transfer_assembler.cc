@@ -26,6 +26,11 @@ absl::Status Verify(const Chunk& chunk, const char* bytes, size_t size) {
                                           " was damaged on its way at byte ", chunk.offset));
 }
 
+absl::Status NoMemory(const Chunk& part) {
+  return absl::ResourceExhaustedError(
+      absl::StrCat("no host memory for a transfer of ", part.total, " bytes"));
+}
+
 }  // namespace
 
 absl::StatusOr<device::HostBytes> TransferAssembler::Map(const Chunk& chunk) {
@@ -56,10 +61,7 @@ absl::Status TransferAssembler::Place(const Chunk& part, int64_t size, Partial& 
   }
   if (partial.block == nullptr) {
     partial.block = device::HostBlock::Allocate(static_cast<size_t>(part.total));
-    if (partial.block == nullptr) {
-      return absl::ResourceExhaustedError(
-          absl::StrCat("no host memory for a transfer of ", part.total, " bytes"));
-    }
+    if (partial.block == nullptr) return NoMemory(part);
     partial.byte_strides = part.byte_strides;
   }
   const auto total = static_cast<int64_t>(partial.block->size());
@@ -151,8 +153,28 @@ TransferAssembler::Outcome TransferAssembler::Complete(TransferId transfer,
   return {true, absl::OkStatus()};
 }
 
+TransferAssembler::Outcome TransferAssembler::AddWhole(const Chunk& part,
+                                                       absl::string_view bytes) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (finished_.contains(part.transfer)) return {true, absl::OkStatus()};
+    const auto it = partial_.find(part.transfer);
+    if (it != partial_.end() && (it->second.attempt > part.attempt ||
+                                 (it->second.attempt == part.attempt && it->second.refused))) {
+      return {};
+    }
+  }
+  absl::Status whole = Verify(part, bytes.data(), bytes.size());
+  if (!whole.ok()) return Refuse(part, std::move(whole));
+  std::shared_ptr<device::HostBlock> block = device::HostBlock::Allocate(bytes.size());
+  if (block == nullptr) return Refuse(part, NoMemory(part));
+  if (!bytes.empty()) std::memcpy(block->mutable_data(), bytes.data(), bytes.size());
+  return Complete(part.transfer, device::HostBytes(std::move(block)), part.byte_strides);
+}
+
 TransferAssembler::Outcome TransferAssembler::AddPart(const Chunk& chunk) {
   const auto size = static_cast<int64_t>(chunk.bytes.size());
+  if (chunk.offset == 0 && chunk.total == size) return AddWhole(chunk, chunk.bytes);
   const Landing landing = BeginPart(chunk, size);
   if (landing.to != nullptr && size > 0) {
     std::memcpy(landing.to, chunk.bytes.data(), chunk.bytes.size());

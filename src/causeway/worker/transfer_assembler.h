@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/worker/commands.h"
 #include "causeway/worker/segments.h"
@@ -45,6 +46,9 @@ class TransferAssembler {
   };
   Landing BeginPart(const Chunk& part, int64_t size);
   Outcome EndPart(const Chunk& part, int64_t size, const Landing& landing);
+
+  // A part that is all of its transfer; the bytes are copied from there.
+  Outcome AddWhole(const Chunk& part, absl::string_view bytes);
 
   // The rest of an attempt will never come; a later one may.
   void Abandon(TransferId transfer, int attempt);

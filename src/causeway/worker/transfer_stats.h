@@ -18,13 +18,13 @@ namespace causeway::worker {
 // Thread safety: thread-safe.
 class TransferStats {
  public:
-  // One transfer of a class ("push", "upload", "download") was done over a path ("shared_memory",
-  // "stream", "local").
-  void Done(const std::string& kind, const std::string& path, int64_t bytes,
-            absl::Duration spent) {
+  // Transfers of a class ("push", "upload", "download") were done over a path ("shared_memory",
+  // "stream", "local"): their bytes and times together.
+  void Done(const std::string& kind, const std::string& path, int64_t bytes, absl::Duration spent,
+            int64_t transfers = 1) {
     absl::MutexLock lock(&mu_);
     const std::string name = absl::StrCat(kind, "_", path);
-    numbers_[name + "_transfers"] += 1;
+    numbers_[name + "_transfers"] += transfers;
     numbers_[name + "_bytes"] += bytes;
     numbers_[name + "_microseconds"] += absl::ToInt64Microseconds(spent);
   }
