@@ -92,6 +92,56 @@ def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) 
     cluster.close()
 
 
+RESHARD = """
+grid = Mesh(np.array(devices).reshape(2, 2), ("a", "b"))
+pair = Mesh(np.array(devices[1:3]), ("a",))
+kinds = [NamedSharding(grid, P("a", "b")), NamedSharding(grid, P(("a", "b"))),
+         NamedSharding(grid, P(None, ("b", "a"))), NamedSharding(grid, P("b")),
+         NamedSharding(grid, P()), NamedSharding(pair, P(None, "a"))]
+good = []
+for number in (np.float32, np.int8, np.complex64):
+    value = np.arange(512 * 512).reshape(512, 512).astype(number)
+    for start in kinds:
+        x = jax.block_until_ready(jax.device_put(value, start))
+        moved = [jax.device_put(x, kind) for kind in kinds] + [jax.device_put(x, kinds[0])]
+        good += [y.sharding == k for y, k in zip(moved, kinds)]
+        good += [bool((np.asarray(y) == value).all()) for y in moved]
+result = [len(good), all(good)]
+"""
+
+
+@pytest.mark.timeout_seconds(180)
+def test_a_change_of_sharding_stays_between_the_workers(
+    start_cluster: Callable[..., Cluster],
+) -> None:
+    cluster = start_cluster(slices=2, devices_per_host=2)
+    client = cluster.client()
+    assert client.do("x = 0;" + RESHARD) == [3 * 6 * 13, True]
+    client.do("""
+    big = np.arange(1 << 20, dtype=np.float32).reshape(1024, 1024)
+    x = jax.block_until_ready(jax.device_put(big, kinds[0]))
+    y = jax.block_until_ready(jax.device_put(x, kinds[1]))  # compiles
+    """)
+    asked, moved = cluster.requests(), _paths(cluster)
+    client.do("moved = [jax.block_until_ready(jax.device_put(x, kinds[1])) for _ in range(3)]")
+    now = cluster.requests()
+    assert now["loaded_executable_execute"] - asked["loaded_executable_execute"] == 3
+    grown = {kind for kind, count in now.items() if count > asked.get(kind, 0)}
+    assert not {k for k in grown if k.startswith(("make_array", "copy_", "compile"))}, grown
+    assert _paths(cluster).get("download_shared_memory_bytes", 0) == moved.get(
+        "download_shared_memory_bytes", 0
+    )
+    assert client.do("result = all((np.asarray(m) == big).all() for m in moved)") is True
+    # Small arrays, and all without our package, take JAX's way.
+    stock = cluster.client(env={"CAUSEWAY_CLIENT_PATCHES": "-reshards"})
+    assert stock.do("x = 0;" + RESHARD) == [3 * 6 * 13, True]
+    # What is lost is said to be.
+    cluster.ask("kill", 1)
+    with pytest.raises(ClientError, match="DATA_LOSS"):
+        client.do("result = float(np.asarray(jax.device_put(x, kinds[2]))[0, 0])")
+    cluster.close()
+
+
 @pytest.mark.timeout_seconds(180)
 def test_hosts_apart_take_the_network(
     start_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch

@@ -72,6 +72,11 @@ PATCHES = (
         "JAX asks for copies to a device one by one, twice each; the cluster takes all at once",
     ),
     Patch(
+        "reshards",
+        "causeway.client.reshards",
+        "JAX changes an array's sharding in this process; the workers do it among themselves",
+    ),
+    Patch(
         "gpu-alias",
         "causeway.client.gpu_alias",
         'jax.devices("gpu") and jax.export look a backend up by its platform',
