@@ -162,11 +162,11 @@ TEST_P(DataPlaneTest, DamagedSmallBlocksAreSentOnceMoreAndTheOthersOnce) {
   EXPECT_TRUE(to.AwaitNothingPartial());
 }
 
-TEST_P(DataPlaneTest, BlocksThatSeveralThreadsCopyAreWhole) {
+TEST_P(DataPlaneTest, BlocksThatPassByTheCachesAreWhole) {
   End from, to;
   Introduce(from, to, GetParam(), /*checksums=*/true);
   for (int round = 0; round < 2; ++round) {  // a new segment, and one that is there
-    const std::string bytes = Large(round, (17 << 20) + 4097);
+    const std::string bytes = Large(round, (33 << 20) + 4097);
     from.plane().Push(WorkerId(1), Id(round), device::HostBlock::FromString(bytes));
     EXPECT_TRUE(Text(to.Take(Id(round))) == bytes) << "round " << round;
   }
