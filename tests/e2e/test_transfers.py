@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from end_to_end import ClientError, Cluster
@@ -140,6 +141,24 @@ def test_a_change_of_sharding_stays_between_the_workers(
     with pytest.raises(ClientError, match="DATA_LOSS"):
         client.do("result = float(np.asarray(jax.device_put(x, kinds[2]))[0, 0])")
     cluster.close()
+
+
+CONNECTIONS = """
+import os, pathlib
+from urllib.parse import urlsplit
+ours = {os.readlink(f"/proc/self/fd/{n}") for n in os.listdir("/proc/self/fd") if
+        os.path.islink(f"/proc/self/fd/{n}")}
+port = f":{urlsplit(os.environ['JAX_BACKEND_TARGET']).port:04X}"
+rows = [line.split() for version in ("tcp", "tcp6")
+        for line in pathlib.Path(f"/proc/self/net/{version}").read_text().splitlines()[1:]]
+result = sum(row[2].endswith(port) and f"socket:[{row[9]}]" in ours for row in rows)
+"""
+
+
+def test_a_head_on_this_machine_is_reached_without_tcp(shared: Any) -> None:
+    assert shared.client().do(CONNECTIONS) == 0
+    stock = shared.client(env={"CAUSEWAY_CLIENT_PATCHES": "-local-socket"})
+    assert stock.do(CONNECTIONS) >= 1
 
 
 @pytest.mark.timeout_seconds(180)

@@ -41,7 +41,7 @@ def install() -> None:
 
     @functools.wraps(original)
     def get_client(target: str, options: Any = None, *more: Any, **keywords: Any) -> Any:
-        if _chosen_by_user() or not head_shares_memory(target):
+        if _chosen_by_user() or folder_of_head(target) is None:
             if not _chosen_by_user() and not _sharing:
                 os.environ.pop(DIRECTORY, None)  # inherited, and of no use to this head
             return original(target, options, *more, **keywords)
@@ -87,18 +87,19 @@ def is_shared(client: Any) -> bool:
     return client in _sharing
 
 
-def head_shares_memory(target: str) -> bool:
-    """Whether the head behind grpc://HOST:PORT sees the same /dev/shm as this process."""
+def folder_of_head(target: str) -> Path | None:
+    """Of the head behind grpc://HOST:PORT, if it is this user's and sees the same /dev/shm."""
     address = target.rpartition("//")[2]
     host, _, port = address.rpartition(":")
     if host not in _LOCAL or not port.isdigit():
-        return False
+        return None
     parent = _user_folder()
     with contextlib.suppress(OSError):
         for entry in os.scandir(parent):
-            if (parent / entry.name / f"head-{port}").exists() and _owner_lives(entry.name):
-                return True
-    return False
+            folder = parent / entry.name
+            if (folder / f"head-{port}").exists() and _owner_lives(entry.name):
+                return folder
+    return None
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <grpcpp/grpcpp.h>
+#include <sys/un.h>
 
 #include <memory>
 #include <string>
@@ -29,6 +30,13 @@ class GrpcServer {
 
   // For services, before Start.
   grpc::ServerBuilder builder;
+
+  // Before Start: at a Unix socket as well, which costs half of what TCP does. Its folder has to be
+  // the user's alone, for it asks nobody who they are. A path that is too long is left out.
+  void ListenBeside(const std::string& path) {
+    if (path.size() >= sizeof(sockaddr_un::sun_path)) return;
+    builder.AddListeningPort("unix:" + path, grpc::InsecureServerCredentials());
+  }
 
   absl::Status Start(const std::string& host, int port) {
     const std::string address =

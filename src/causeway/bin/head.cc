@@ -148,9 +148,11 @@ absl::Status Head::StartAll(std::function<void()> on_shutdown) {
         "or end the other process"));
   }
   proxy_->Register(clients_.builder);
+  if (shared_ != nullptr) clients_.ListenBeside(absl::StrCat(shared_->path(), "/clients"));
   RETURN_IF_ERROR(clients_.Start(options_.host, options_.proxy_port));
   if (shared_ != nullptr) {
-    // By this, clients know that the port is served by a process which sees their memory.
+    // By this, clients know that the port is served by a process which sees their memory, and that
+    // they reach by the socket beside it, too.
     const absl::Status marked = files_.WriteAtomically(
         absl::StrCat(shared_->path(), "/head-", clients_.port()), "");
     if (!marked.ok()) LOG(WARNING) << "clients will not share memory: " << marked.message();
