@@ -246,3 +246,20 @@ def test_doctor_reports_as_json_and_names_remedies(cli: Cli) -> None:
     assert done.returncode == 93
     findings = {finding["check"]: finding for finding in json.loads(done.stdout)["findings"]}
     assert findings["head"]["level"] == "problem" and "build" in findings["head"]["remedy"]
+
+
+def test_doctor_knows_what_slows_shared_memory_down() -> None:
+    from causeway.checks import doctor
+
+    small = "proc /proc proc rw 0 0\ntmpfs /dev/shm tmpfs rw,nosuid,size=8g 0 0\n"
+    found = doctor.shared_memory(small, 4 << 30)
+    assert found.level == "warning" and "huge=within_size /dev/shm" in found.remedy
+    for huge in ("always", "within_size"):
+        # What is mounted last is what is seen.
+        mounts = f"{small}tmpfs /dev/shm tmpfs rw,size=8g,huge={huge} 0 0\n"
+        assert doctor.shared_memory(mounts, 4 << 30).level == "ok"
+    for huge in ("never", "advise"):
+        mounts = small.replace("size=8g", f"size=8g,huge={huge}")
+        assert doctor.shared_memory(mounts, 4 << 30).level == "warning"
+    assert "--shm-size" in doctor.shared_memory(small, 64 << 20).remedy
+    assert "network" in doctor.shared_memory("proc /proc proc rw 0 0\n", 4 << 30).text

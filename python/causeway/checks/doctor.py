@@ -9,12 +9,15 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from causeway.cluster import head_api, launcher, paths, state
 from causeway.cluster.errors import ClusterError
 from causeway.cluster.options import ClusterOptions
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
+_SHARED = "/dev/shm"
+_SHARED_BYTES_MIN = 2 << 30  # as in causeway.client.shared_memory
 _JAX = ("0.10.2", "0.10.2")  # oldest and newest version the tests run with
 
 
@@ -36,6 +39,7 @@ def examine() -> list[Finding]:
         _worker_core,
         _state_folder,
         _memory,
+        _shared_memory,
         _ports,
         _clusters,
         _client_environment,
@@ -101,6 +105,42 @@ def _memory() -> Finding:
     if pages < 2**30:
         return Finding("machine", WARNING, text, "a worker takes about 250 MiB: use few workers")
     return Finding("machine", OK, text)
+
+
+def _shared_memory() -> Finding:
+    try:
+        free = shutil.disk_usage(_SHARED).free
+        mounts = Path("/proc/self/mounts").read_text(errors="replace")
+    except OSError:
+        free, mounts = 0, ""
+    return shared_memory(mounts, free)
+
+
+def shared_memory(mounts: str, free: int) -> Finding:
+    """What the lines of /proc/self/mounts say of /dev/shm, which has `free` bytes left."""
+    check = "shared memory"
+    options: list[str] | None = None
+    for line in mounts.splitlines():
+        fields = line.split()
+        if len(fields) > 3 and fields[1] == _SHARED:
+            options = fields[3].split(",")  # the last one hides the others
+    room = f"{_SHARED} has {free / 2**30:.1f} GiB free"
+    if options is None or free < _SHARED_BYTES_MIN:
+        return Finding(
+            check,
+            WARNING,
+            f"{room}: large arrays take the network",
+            f"give {_SHARED} 2 GiB or more (of a container: --shm-size)",
+        )
+    huge = next((one for one in options if one.startswith("huge=")), "huge=never")
+    if huge in ("huge=always", "huge=within_size"):
+        return Finding(check, OK, f"{room}, in huge pages")
+    return Finding(
+        check,
+        WARNING,
+        f"{room}, in small pages: new memory there costs several times a copy",
+        f"as root: mount -o remount,huge=within_size {_SHARED}",
+    )
 
 
 def _ports() -> Finding:
