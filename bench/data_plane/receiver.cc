@@ -29,7 +29,7 @@ namespace {
 constexpr int64_t kStampEvery = 4096;
 // What a process keeps of freed blocks (device/host_bytes.cc), to be taken away before blocks are
 // to lie in new memory.
-constexpr int64_t kSparesMax = int64_t{256} << 20;
+constexpr int64_t kSparesMax = int64_t{512} << 20;
 
 class Receiver {
  public:

@@ -5,7 +5,8 @@
 
 #include <cstdint>
 #include <cstdlib>
-#include <map>
+#include <iterator>
+#include <list>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -18,8 +19,8 @@ constexpr size_t kAlignment = 64;
 // Blocks from here on are made of huge pages: to touch a new page costs several times what copying
 // into it does, and small pages are 512 times as many.
 constexpr size_t kHugePage = size_t{2} << 20;
-// Freed large blocks that are kept for the next transfers.
-constexpr size_t kSpareBytesMax = size_t{256} << 20;
+// Freed large blocks that are kept for the next transfers; those that were freed first go first.
+constexpr size_t kSpareBytesMax = size_t{512} << 20;
 
 // Large blocks that nobody uses. Thread safety: thread-safe.
 class Spares {
@@ -34,13 +35,17 @@ class Spares {
   void* Take(size_t* size) {
     {
       absl::MutexLock lock(&mu_);
-      const auto it = free_.lower_bound(*size);
-      if (it != free_.end() && it->first <= *size + *size / 2) {
-        void* const found = it->second;
-        *size = it->first;
-        bytes_ -= it->first;
-        free_.erase(it);
-        return found;
+      auto best = free_.end();
+      for (auto it = free_.begin(); it != free_.end(); ++it) {
+        if (it->size < *size || it->size > *size + *size / 2) continue;
+        if (best == free_.end() || it->size < best->size) best = it;
+      }
+      if (best != free_.end()) {
+        const Spare found = *best;
+        free_.erase(best);
+        bytes_ -= found.size;
+        *size = found.size;
+        return found.memory;
       }
     }
     // More than is wanted, so that a huge page's boundary lies inside; the rest goes back.
@@ -56,20 +61,28 @@ class Spares {
   }
 
   void Put(void* memory, size_t size) {
-    {
+    std::list<Spare> over;  // given back without the lock: that takes long
+    if (size > kSpareBytesMax) {
+      over.push_back({memory, size});
+    } else {
       absl::MutexLock lock(&mu_);
-      if (bytes_ + size <= kSpareBytesMax) {
-        bytes_ += size;
-        free_.emplace(size, memory);
-        return;
+      free_.push_front({memory, size});
+      bytes_ += size;
+      while (bytes_ > kSpareBytesMax) {
+        bytes_ -= free_.back().size;
+        over.splice(over.end(), free_, std::prev(free_.end()));
       }
     }
-    (void)::munmap(memory, size);
+    for (const Spare& spare : over) (void)::munmap(spare.memory, spare.size);
   }
 
  private:
+  struct Spare {
+    void* memory;
+    size_t size;
+  };
   absl::Mutex mu_;
-  std::multimap<size_t, void*> free_ ABSL_GUARDED_BY(mu_);  // by size
+  std::list<Spare> free_ ABSL_GUARDED_BY(mu_);  // the latest first; a few hundred at most
   size_t bytes_ ABSL_GUARDED_BY(mu_) = 0;
 };
 

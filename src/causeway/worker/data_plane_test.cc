@@ -9,6 +9,7 @@
 #include <map>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
@@ -212,6 +213,31 @@ TEST_F(DataPlaneTest, SegmentsAreUsedAgainOnceTheReceiverIsDone) {
   EXPECT_FALSE(pool.Hand(bytes.data(), bytes.size(), "-mark").ok());
   pool.Revoke("-gone");
   EXPECT_TRUE(pool.Hand(bytes.data(), bytes.size(), "-mark").ok());
+}
+
+TEST(HostBlockTest, TheBlockThatWasFreedLastIsUsedAgainWhateverWasKeptBefore) {
+  constexpr size_t kSmall = 20 << 20, kLarge = size_t{400} << 20;
+  auto free_marked = [](size_t size, char mark) {
+    auto block = device::HostBlock::Allocate(size);
+    ASSERT_NE(block, nullptr);
+    block->mutable_data()[size / 2] = mark;
+  };
+  std::vector<std::shared_ptr<device::HostBlock>> small;
+  for (int i = 0; i < 20; ++i) small.push_back(device::HostBlock::Allocate(kSmall));
+  small.clear();  // 400 MiB are kept
+  free_marked(kLarge, 'l');
+  EXPECT_EQ(device::HostBlock::Allocate(kLarge)->data()[kLarge / 2], 'l');
+  // It leaves room for the small ones that were freed last, and for no more.
+  int kept = 0;
+  for (int i = 0; i < 20; ++i) free_marked(kSmall, 's');
+  for (int i = 0; i < 20; ++i) {
+    small.push_back(device::HostBlock::Allocate(kSmall));
+    if (small.back()->data()[kSmall / 2] == 's') ++kept;
+  }
+  EXPECT_GE(kept, 1);
+  // More than may be kept goes back at once: the next block of that size is new, that is, zeros.
+  free_marked(kLarge * 2, 'x');
+  EXPECT_EQ(device::HostBlock::Allocate(kLarge * 2)->data()[kLarge], '\0');
 }
 
 TEST_F(DataPlaneTest, ATransferToAPeerThatIsGoneFailsByItself) {
