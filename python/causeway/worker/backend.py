@@ -5,6 +5,7 @@ sharding lists only this host's devices: XLA looks at the shards alone, so neith
 other hosts' devices are needed here, and losing a host never touches an array.
 """
 
+import functools
 import gc
 import re
 import sys
@@ -61,6 +62,12 @@ def _same_memory(views):
     every device and never looks at the others."""
     first = views[0]
     return all(v.shape == first.shape and v.ctypes.data == first.ctypes.data for v in views)
+
+
+@functools.lru_cache(4096)
+def _aval(shape, dtype):
+    """JAX's description of an array, which takes it as long to make as the array does."""
+    return ShapedArray(shape, dtype)
 
 
 class _Epoch:
@@ -437,15 +444,11 @@ class Backend:
     @staticmethod
     def host_view(block, dtype, dims, strides):
         number = dtypes.of(dtype)
-        dims = tuple(dims)
-        if not strides:
-            count = 1
-            for d in dims:
-                count *= d
-            if count == 0:
-                return np.empty(dims, number)
-            return np.frombuffer(block, number, count).reshape(dims)
-        return np.ndarray(dims, number, buffer=block, strides=tuple(strides))
+        if strides:
+            return np.ndarray(dims, number, buffer=block, strides=strides)
+        if 0 in dims:
+            return np.empty(dims, number)
+        return np.ndarray(dims, number, buffer=block)
 
     def build(self, dtype, memory_kind, ordinals, shards):
         """shards: ("host", block, dims, strides) | ("alias"|"copy", array, index)."""
@@ -477,7 +480,7 @@ class Backend:
 
     def _put(self, views, ordinals, memory_kind, epoch):
         sharding, devices = epoch.sharding(ordinals, memory_kind)
-        aval = ShapedArray(views[0].shape, views[0].dtype)
+        aval = _aval(views[0].shape, views[0].dtype)
         return _jax.batched_device_put(aval, sharding, views, list(devices), True, enable_x64=True)
 
     def _assemble(self, pieces, ordinals, epoch):
@@ -531,8 +534,9 @@ class Backend:
         value = np.asarray(piece)
         shape = value.shape  # not the array's: a result on one device does not know its shape
         value = np.ascontiguousarray(value)
-        number = dtypes.NUMBERS.get(value.dtype.name, 0)
-        return value.ctypes.data, value.nbytes, value, shape, value.dtype.itemsize, number
+        number = dtypes.number_of(value.dtype)
+        address = value.__array_interface__["data"][0]
+        return address, value.nbytes, value, shape, value.dtype.itemsize, number
 
     @staticmethod
     def block(arrays):

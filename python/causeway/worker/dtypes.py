@@ -1,5 +1,7 @@
 """Element types as the wire numbers them, and NumPy's for them."""
 
+import functools
+
 import ml_dtypes
 import numpy as np
 
@@ -57,6 +59,12 @@ def _known_dtypes() -> dict[int, np.dtype]:
 
 
 _DTYPES = _known_dtypes()
+
+
+@functools.cache
+def number_of(dtype: np.dtype) -> int:
+    """The wire's number, 0 when it has none. Kept, as a dtype spells its name anew every time."""
+    return NUMBERS.get(dtype.name, 0)
 
 
 def of(number: int) -> np.dtype:
