@@ -123,3 +123,34 @@ def test_a_survivor_that_does_not_drain_is_replaced(fresh: Callable[..., Any]) -
     cluster.wait_for("all workers", lambda s: s["complete"], WAIT_SECONDS)
     client.do("never.set(); again = double(jax.device_put(host, rows))")
     assert client.do("result = np.asarray(again).tolist()") == [0.0, 2.0, 4.0, 6.0]
+
+
+# The worker in the middle drops launches, the first of an epoch among them. Those before it in the
+# order of ranks wait for its address and give up, without ever connecting to those behind it.
+ONE_SIDED = """
+step = jax.jit(jax.shard_map(lambda v: v + lax.pmean(v, "x"), mesh=mesh,
+                             in_specs=P("x"), out_specs=P("x")))
+host = np.arange(5, dtype=np.float32)
+def run():
+    try:
+        return np.asarray(step(jax.device_put(host, rows))).tolist()
+    except jax.errors.JaxRuntimeError as error:
+        return str(error)
+"""
+
+
+def test_a_first_launch_that_one_worker_drops_ends_for_all(fresh: Callable[..., Any]) -> None:
+    """The others wait for a connection that nobody makes: they are broken off, not restarted."""
+    cluster = fresh(slices=1, hosts_per_slice=5, devices_per_host=1,
+                    faults={2: "skip_launch=1,oom_launch=2,period=4"})
+    client = cluster.client()
+    client.do(ONE_SIDED)
+    before = cluster.pids()
+    seen = [client.do("result = run()") for _ in range(20)]
+    failed = [text for text in seen if isinstance(text, str)]
+    # Of each four the first and the second, which is the first of another epoch.
+    assert len(failed) == 10, seen
+    assert all("fault injection" in text for text in failed), seen
+    assert [v for v in seen if not isinstance(v, str)] == [[2.0, 3.0, 4.0, 5.0, 6.0]] * 10
+    assert cluster.pids() == before
+    assert cluster.status()["counters"]["workers_lost_total"] == 0

@@ -85,7 +85,14 @@ class CoordinationService::Impl : public pb::CoordinationService::CallbackServic
           if (value.ok()) Fill(request->key(), *std::move(value), response->mutable_kv());
           call->Answer(value.status());
         });
-    if (waiter != 0) call->OnDrop([this, waiter] { return store_.CancelGet(waiter); });
+    if (waiter == 0) return call;
+    // Looked at after the wait has begun: EndEpoch ends the nodes before it ends the waits.
+    const absl::Status over = EndOfMeeting(request->key());
+    if (!over.ok() && store_.CancelGet(waiter)) {
+      call->Answer(over);
+      return call;
+    }
+    call->OnDrop([this, waiter] { return store_.CancelGet(waiter); });
     return call;
   }
 
@@ -175,6 +182,17 @@ class CoordinationService::Impl : public pb::CoordinationService::CallbackServic
     return reactor;
   }
 
+  // ABORTED when a node that is over would have to set the key, or to see it.
+  absl::Status EndOfMeeting(const std::string& key) const {
+    for (const int node : NodesMeetingAt(key)) {
+      const absl::Status end = tasks_.EndOf(node);
+      if (end.ok()) continue;
+      return absl::AbortedError(
+          absl::StrCat("nobody will set key ", key, ": node ", node, " is over: ", end.message()));
+    }
+    return absl::OkStatus();
+  }
+
   static void FillTasks(const TaskSnapshot& snapshot, pb::WatchTasksResponse* response) {
     response->set_version_number(snapshot.version);
     for (const Task& task : snapshot.tasks) {
@@ -217,9 +235,9 @@ void CoordinationService::Begin(int node) { tasks_.Begin(node); }
 void CoordinationService::EndEpoch(const absl::Status& why) {
   const absl::Status aborted = absl::AbortedError(
       absl::StrCat("the membership changed: ", why.ok() ? "a new epoch" : why.message()));
+  tasks_.EndAll(aborted);
   const int64_t waiting = store_.FailWaiters(aborted);
   barriers_.FailAll(aborted);
-  tasks_.EndAll(aborted);
   absl::MutexLock lock(&mu_);
   const int64_t keys = store_.DeleteAllBut(published_);
   LOG(DEBUG) << "epoch over: " << waiting << " waiting calls failed, " << keys << " keys deleted";

@@ -49,8 +49,9 @@ class CoordinationService {
 
   // The node belongs to a live worker from now on.
   void Begin(int node);
-  // Collectives of all earlier nodes are over: what waits for them fails with ABORTED and `why`,
-  // and every key that the head did not publish is deleted. Call it before Begin of the next epoch's nodes.
+  // Collectives of all earlier nodes are over: what waits for them, or comes to wait, fails with
+  // ABORTED and `why`, and every key that the head did not publish is deleted. Call it before Begin
+  // of the next epoch's nodes.
   void EndEpoch(const absl::Status& why);
   // Before the gRPC server's own Shutdown, which waits for calls to end.
   void Shutdown();

@@ -135,6 +135,26 @@ TEST_F(CoordinationServiceTest, TheEndOfAnEpochFreesAllWhoWaitAndKeepsTheTopolog
   EXPECT_TRUE(service_.tasks().Alive().empty());
 }
 
+TEST_F(CoordinationServiceTest, WhoComesLateToAnEpochsMeetingDoesNotWait) {
+  service_.Begin(1);
+  service_.Begin(65);
+  service_.EndEpoch(absl::DataLossError("slice 1 is lost"));
+  service_.Begin(2);
+  service_.Begin(66);
+  const Got late = GetLater("cpu:gloo/2048,133120/1").get();
+  EXPECT_EQ(late.status.error_code(), grpc::StatusCode::ABORTED);
+  EXPECT_THAT(late.status.error_message(), HasSubstr("slice 1 is lost"));
+  EXPECT_EQ(service_.store().num_waiters(), 0);
+  // The next epoch's own meetings are waited for, and so are other keys.
+  std::future<Got> got = GetLater("cpu:gloo/4096,135168/1");
+  std::future<Got> other = GetLater("cpu:other/2048,133120/1");
+  AwaitWaiters(2);
+  ASSERT_TRUE(Insert("cpu:gloo/4096,135168/1", "address").ok());
+  ASSERT_TRUE(Insert("cpu:other/2048,133120/1", "value").ok());
+  EXPECT_EQ(got.get().value, "address");
+  EXPECT_EQ(other.get().value, "value");
+}
+
 TEST_F(CoordinationServiceTest, SaysWhoIsAlive) {
   service_.Begin(1);
   service_.Begin(65);

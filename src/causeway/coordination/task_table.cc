@@ -71,6 +71,12 @@ bool TaskTable::IsAlive(int id) {
   return it != tasks_.end() && it->second.alive;
 }
 
+absl::Status TaskTable::EndOf(int id) {
+  absl::MutexLock lock(&mu_);
+  auto it = tasks_.find(id);
+  return it == tasks_.end() || it->second.alive ? absl::OkStatus() : it->second.end;
+}
+
 std::vector<int> TaskTable::Alive() {
   absl::MutexLock lock(&mu_);
   std::vector<int> alive;

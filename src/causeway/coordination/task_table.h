@@ -46,6 +46,8 @@ class TaskTable {
   void SetIncarnation(int id, uint64_t incarnation);
 
   bool IsAlive(int id);
+  // Why the id is over; OK while it is alive, or when it is not known.
+  absl::Status EndOf(int id);
   std::vector<int> Alive();
   TaskSnapshot Snapshot();
   // Calls `done` when the version is above `version`: before returning (then the result is 0) or

@@ -12,6 +12,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/strong_id.h"
@@ -30,6 +31,10 @@ struct TopologyOptions {
 inline int GlobalDeviceId(int node, int ordinal) {
   return node * limits::kDevicesPerNodeMax + ordinal;
 }
+
+// The nodes whose collectives meet under this key, such as "cpu:gloo/8192,10240/0", which holds
+// device ids; none for any other key.
+std::vector<int> NodesMeetingAt(absl::string_view key);
 
 // "cpu:global_topology/cpu": jaxlib prefixes a client's keys with its platform.
 std::string GlobalTopologyKey(const std::string& platform);

@@ -3,7 +3,10 @@
 #include <limits>
 #include <string>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "causeway/base/check.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/coordination/topology.h"
@@ -36,6 +39,17 @@ absl::Status Validate(const TopologyOptions& options) {
 
 std::string GlobalTopologyKey(const std::string& platform) {
   return absl::StrCat(platform, ":global_topology/", platform);
+}
+
+std::vector<int> NodesMeetingAt(absl::string_view key) {
+  std::vector<int> nodes;
+  if (!absl::ConsumePrefix(&key, "cpu:gloo/")) return nodes;
+  for (const absl::string_view id : absl::StrSplit(key.substr(0, key.find('/')), ',')) {
+    int device = 0;
+    if (!absl::SimpleAtoi(id, &device) || device < 0) return {};
+    nodes.push_back(device / limits::kDevicesPerNodeMax);
+  }
+  return nodes;
 }
 
 absl::StatusOr<std::string> EncodeGlobalTopology(const TopologyOptions& options) {

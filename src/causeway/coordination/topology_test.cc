@@ -54,6 +54,15 @@ TEST(Topology, RefusesWhatXlaCannotNumber) {
   EXPECT_EQ(EncodeGlobalTopology(options).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(Topology, AKeyNamesTheNodesThatMeetThere) {
+  EXPECT_THAT(NodesMeetingAt("cpu:gloo/2048,2049,133120/0"), ::testing::ElementsAre(1, 1, 65));
+  EXPECT_THAT(NodesMeetingAt("cpu:gloo/2048"), ::testing::ElementsAre(1));
+  for (const char* other : {"", "gloo/2048", "cpu:gloo/", "cpu:gloo/x,2048/0", "cpu:gloo/-1/0",
+                            "cpu:global_topology/cpu"}) {
+    EXPECT_TRUE(NodesMeetingAt(other).empty()) << other;
+  }
+}
+
 TEST(NodeIds, AreFreshUntilTheyAreUsedUp) {
   NodeIds ids(TwoSlices());
   EXPECT_EQ(ids.num_nodes(), 21);

@@ -6,16 +6,24 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/device/gloo_doors.h"
 #include "causeway/device/jax_host_program.h"
 #include "causeway/device/jax_values.h"
 #include "causeway/device/socket_abort.h"
 
 namespace causeway::device {
 namespace {
+
+// Of the calls of AbortCollectives in an epoch, which follow each other in some milliseconds.
+constexpr int kCallsBeforeKnocking = 2;
+constexpr int kCallsForReading = 40;
 
 template <class Ints>
 PyObject* PyTupleOf(const Ints& values) {
@@ -57,13 +65,39 @@ class JaxDevice final : public Device {
   absl::Status OpenEpoch(const EpochSpec& spec) override {
     GilScope gil;
     spec_ = spec;
-    return Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisi", spec.node,
-                                       spec.coordinator.c_str(), spec.num_nodes,
-                                       spec.callbacks.c_str(), spec.worker))
-        .status();
+    const std::vector<ListeningSocket> older = ListeningSockets();
+    RETURN_IF_ERROR(Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisi", spec.node,
+                                                spec.coordinator.c_str(), spec.num_nodes,
+                                                spec.callbacks.c_str(), spec.worker))
+                        .status());
+    std::vector<ListeningSocket> newer = ListeningSockets();
+    std::erase_if(newer, [&](const ListeningSocket& socket) {
+      return is_ours_(socket.port, 0) || absl::c_any_of(older, [&](const ListeningSocket& o) {
+               return o.port == socket.port;
+             });
+    });
+    absl::MutexLock lock(&doors_mu_);
+    doors_ = std::make_shared<GlooDoors>(std::move(newer));
+    aborts_ = 0;
+    return absl::OkStatus();
   }
 
-  int AbortCollectives() override { return ShutDownForeignConnections(is_ours_); }
+  int AbortCollectives() override {
+    std::shared_ptr<GlooDoors> doors;
+    int calls = 0;
+    {
+      absl::MutexLock lock(&doors_mu_);
+      doors = doors_;
+      calls = ++aborts_;
+    }
+    const auto keep = [&](int local_port, int peer_port) {
+      return is_ours_(local_port, peer_port) || (doors != nullptr && doors->Made(peer_port));
+    };
+    const int cut = ShutDownForeignConnections(
+        keep, calls <= kCallsForReading ? Cut::kReading : Cut::kBoth);
+    // What has outlived a cut or two waits for a connection, or for the head's answer.
+    return cut + (calls > kCallsBeforeKnocking && doors != nullptr ? doors->Knock() : 0);
+  }
 
   CallbackFailures FailedCallbacks() override {
     GilScope gil;
@@ -330,6 +364,9 @@ class JaxDevice final : public Device {
   const DeviceInfo info_;
   const std::function<bool(int, int)> is_ours_;
   PyObject* launch_name_ = nullptr;
+  absl::Mutex doors_mu_;
+  std::shared_ptr<GlooDoors> doors_ ABSL_GUARDED_BY(doors_mu_);  // of the current epoch
+  int aborts_ ABSL_GUARDED_BY(doors_mu_) = 0;                    // calls in the current epoch
   EpochSpec spec_;  // written by OpenEpoch, read on the same thread
 };
 

@@ -9,9 +9,7 @@
 #include <vector>
 
 namespace causeway::device {
-namespace {
 
-// Port of an IP address, or -1 for other families.
 int PortOf(const sockaddr_storage& address) {
   if (address.ss_family == AF_INET) {
     return ntohs(reinterpret_cast<const sockaddr_in&>(address).sin_port);
@@ -33,9 +31,8 @@ std::vector<int> OpenDescriptors() {
   return fds;
 }
 
-}  // namespace
-
-int ShutDownForeignConnections(const std::function<bool(int, int)>& is_ours) {
+int ShutDownForeignConnections(const std::function<bool(int, int)>& is_ours, Cut cut) {
+  const int how = cut == Cut::kReading ? SHUT_RD : SHUT_RDWR;
   int count = 0;
   for (const int fd : OpenDescriptors()) {
     sockaddr_storage local{}, peer{};
@@ -49,7 +46,7 @@ int ShutDownForeignConnections(const std::function<bool(int, int)>& is_ours) {
     size = sizeof(type);
     if (::getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) != 0 || type != SOCK_STREAM) continue;
     if (is_ours(local_port, peer_port)) continue;
-    if (::shutdown(fd, SHUT_RDWR) == 0) ++count;
+    if (::shutdown(fd, how) == 0) ++count;
   }
   return count;
 }

@@ -1,13 +1,31 @@
 // Cuts the TCP connections of this process that nobody claims: those of a broken collective.
 #pragma once
 
+#include <sys/socket.h>
+
 #include <functional>
+#include <vector>
 
 namespace causeway::device {
+
+enum class Cut {
+  // What is received ends; what is sent goes on. gloo forgets to tell a send that it has queued
+  // because its connection takes nothing more: who waits for that one waits for half a minute. It
+  // answers what it has just received by such sends, so a connection must end for reading first.
+  kReading,
+  kBoth,
+};
 
 // Shuts down every established TCP connection of this process for which `is_ours(local port, peer
 // port)` is false. Descriptors stay open (their owner closes them). Returns how many were cut.
 // Thread safety: may be called from any thread; listening sockets are never touched.
-int ShutDownForeignConnections(const std::function<bool(int local_port, int peer_port)>& is_ours);
+int ShutDownForeignConnections(const std::function<bool(int local_port, int peer_port)>& is_ours,
+                               Cut cut);
+
+// All descriptors of this process.
+std::vector<int> OpenDescriptors();
+
+// Port of an IP address, or -1 for other families.
+int PortOf(const sockaddr_storage& address);
 
 }  // namespace causeway::device
