@@ -86,6 +86,26 @@ def test_a_worker_dies_while_colocated_python_runs_in_it(cluster: Any, tmp_path:
     assert client.do(again) == [2.0] * 4
 
 
+def test_a_worker_whose_python_is_held_is_not_taken_for_dead(fresh: Callable[..., Any]) -> None:
+    """A user's function that keeps the interpreter to itself keeps no heartbeat from its answer."""
+    cluster = fresh(slices=2, hosts_per_slice=1, devices_per_host=2, announce_slices="true",
+                    head_flags=("--heartbeat=1s",))
+    client = cluster.client()
+    client.do(
+        """
+        from jax.experimental import colocated_python
+        @colocated_python.colocated_python
+        def hold(x):
+            import ctypes
+            ctypes.PyDLL(None).sleep(8)
+            return x + 1
+        there = jax.device_put(np.ones(2, np.float32), devices[2])
+        """
+    )
+    assert client.do("result = np.asarray(hold(there)).tolist()") == [2.0] * 2
+    assert cluster.status()["counters"]["workers_lost_total"] == 0
+
+
 def test_a_worker_dies_while_it_waits_for_a_callback(cluster: Any, tmp_path: Path) -> None:
     client = _client(cluster, tmp_path)
     client.do(

@@ -57,10 +57,6 @@ def library():
     native.causeway_callbacks_start.restype = None
     native.causeway_callbacks_wait.argtypes = [ctypes.c_double]
     native.causeway_callbacks_owns.argtypes = [ctypes.c_int]
-    native.causeway_callbacks_failures.restype = ctypes.c_int64
-    native.causeway_callbacks_failures.argtypes = [
-        ctypes.POINTER(ctypes.c_int), ctypes.c_char_p, ctypes.c_size_t
-    ]  # fmt: skip
     return native
 
 
@@ -103,12 +99,9 @@ def register(native=None):
         _registered = True
 
 
-def failures(native=None):
-    """(callbacks of this process that failed, the latest one's absl code, its text)"""
-    native = native or library()
-    code, text = ctypes.c_int(0), ctypes.create_string_buffer(4096)
-    count = native.causeway_callbacks_failures(ctypes.byref(code), text, len(text))
-    return count, code.value, text.value.decode(errors="replace")
+def failures_address(native=None):
+    """Of the C function that counts callbacks that failed: the worker calls it without Python."""
+    return _address((native or library()).causeway_callbacks_failures)
 
 
 def check_custom_calls(module, platform="cpu"):

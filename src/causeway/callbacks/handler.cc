@@ -122,19 +122,21 @@ ffi::ErrorOr<std::unique_ptr<Instance>> Instantiate(uint64_t index, std::string_
 }
 
 // What befell callbacks in this process; the worker asks.
-absl::Mutex failures_mu;
-int64_t failures ABSL_GUARDED_BY(failures_mu) = 0;
-absl::Status& LatestFailure() ABSL_EXCLUSIVE_LOCKS_REQUIRED(failures_mu) {
-  static auto* const latest = new absl::Status;
-  return *latest;
+struct Failures {
+  absl::Mutex mu;
+  int64_t count ABSL_GUARDED_BY(mu) = 0;
+  absl::Status latest ABSL_GUARDED_BY(mu);
+};
+Failures& TheFailures() {
+  static auto* const failures = new Failures;
+  return *failures;
 }
 
 ffi::Error ToError(const absl::Status& status) {
-  {
-    absl::MutexLock lock(&failures_mu);
-    ++failures;
-    LatestFailure() = status;
-  }
+  Failures& failures = TheFailures();
+  absl::MutexLock lock(&failures.mu);
+  ++failures.count;
+  failures.latest = status;
   return ffi::Error(static_cast<ffi::ErrorCode>(status.code()), std::string(status.message()));
 }
 
@@ -212,11 +214,11 @@ int causeway_callbacks_wait(double seconds) {
 
 // How many callbacks have failed; of the latest one the code, and as much of its text as fits.
 int64_t causeway_callbacks_failures(int* code, char* text, size_t size) {
-  using namespace causeway::callbacks;  // NOLINT
-  absl::MutexLock lock(&failures_mu);
-  *code = static_cast<int>(LatestFailure().code());
-  std::snprintf(text, size, "%s", std::string(LatestFailure().message()).c_str());
-  return failures;
+  auto& failures = causeway::callbacks::TheFailures();
+  absl::MutexLock lock(&failures.mu);
+  *code = static_cast<int>(failures.latest.code());
+  std::snprintf(text, size, "%s", std::string(failures.latest.message()).c_str());
+  return failures.count;
 }
 
 // Whether the TCP connection with this local port is the one to the relay.

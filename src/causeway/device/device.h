@@ -6,8 +6,8 @@
 //
 // Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt, Idle and ForgetOldEpochs come
 // from one thread (the order of Launch calls is the order of collectives). Compile, Introspect,
-// AwaitReady, LoadHostProgram, FailedCallbacks and AbortCollectives may come from any thread at any time. All values
-// may be released anywhere.
+// AwaitReady, LoadHostProgram, FailedCallbacks and AbortCollectives may come from any thread at any
+// time. All values may be released anywhere.
 #pragma once
 
 #include <memory>
@@ -36,7 +36,7 @@ class Device {
   // Returns how many connections were cut. May be called again until nothing is in flight.
   virtual int AbortCollectives() = 0;
 
-  // Host callbacks that ended with an error so far, of whichever programs.
+  // Host callbacks that ended with an error so far, of whichever programs. Waits for nothing.
   virtual CallbackFailures FailedCallbacks() { return {}; }
 
   // Compiles for any `num_devices` of the cluster, whichever they will be.

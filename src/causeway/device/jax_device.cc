@@ -25,6 +25,9 @@ namespace {
 constexpr int kCallsBeforeKnocking = 2;
 constexpr int kCallsForReading = 40;
 
+using FailuresFunction = int64_t (*)(int* code, char* text, size_t size);
+constexpr size_t kFailureTextMax = 4096;
+
 template <class Ints>
 PyObject* PyTupleOf(const Ints& values) {
   PyObject* tuple = PyTuple_New(static_cast<Py_ssize_t>(values.size()));
@@ -66,10 +69,11 @@ class JaxDevice final : public Device {
     GilScope gil;
     spec_ = spec;
     const std::vector<ListeningSocket> older = ListeningSockets();
-    RETURN_IF_ERROR(Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisi", spec.node,
-                                                spec.coordinator.c_str(), spec.num_nodes,
-                                                spec.callbacks.c_str(), spec.worker))
-                        .status());
+    ASSIGN_OR_RETURN(const PyRef failures,
+                     Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisi", spec.node,
+                                                 spec.coordinator.c_str(), spec.num_nodes,
+                                                 spec.callbacks.c_str(), spec.worker)));
+    failures_ = reinterpret_cast<FailuresFunction>(PyToInt(failures.get()));
     std::vector<ListeningSocket> newer = ListeningSockets();
     std::erase_if(newer, [&](const ListeningSocket& socket) {
       return is_ours_(socket.port, 0) || absl::c_any_of(older, [&](const ListeningSocket& o) {
@@ -100,18 +104,12 @@ class JaxDevice final : public Device {
   }
 
   CallbackFailures FailedCallbacks() override {
-    GilScope gil;
-    auto found = Checked(PyObject_CallMethod(backend_.get(), "failed_callbacks", ""));
-    if (!found.ok()) {
-      LOG(ERROR) << "failed callbacks cannot be counted: " << found.status();
-      return {};
-    }
-    PyRef count = PyRef::Steal(PySequence_GetItem(found->get(), 0));
-    PyRef code = PyRef::Steal(PySequence_GetItem(found->get(), 1));
-    PyRef text = PyRef::Steal(PySequence_GetItem(found->get(), 2));
-    return {.count = PyToInt(count.get()),
-            .latest = absl::Status(static_cast<absl::StatusCode>(PyToInt(code.get())),
-                                   PyToString(text.get()))};
+    const FailuresFunction failures = failures_;
+    if (failures == nullptr) return {};
+    int code = 0;
+    char text[kFailureTextMax] = "";
+    const int64_t count = failures(&code, text, sizeof(text));
+    return {.count = count, .latest = absl::Status(static_cast<absl::StatusCode>(code), text)};
   }
 
   absl::StatusOr<Compiled> Compile(const CompileRequest& request) override {
@@ -364,6 +362,9 @@ class JaxDevice final : public Device {
   const DeviceInfo info_;
   const std::function<bool(int, int)> is_ours_;
   PyObject* launch_name_ = nullptr;
+  // causeway_callbacks_failures of the library that Python has loaded; null without callbacks. Called
+  // for every heartbeat, which must not wait for the user's Python.
+  std::atomic<FailuresFunction> failures_{nullptr};
   absl::Mutex doors_mu_;
   std::shared_ptr<GlooDoors> doors_ ABSL_GUARDED_BY(doors_mu_);  // of the current epoch
   int aborts_ ABSL_GUARDED_BY(doors_mu_) = 0;                    // calls in the current epoch

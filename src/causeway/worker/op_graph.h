@@ -64,8 +64,8 @@ class GraphHost {
   virtual void RunBlocking(absl::AnyInvocable<void()> work) = 0;
   // Counts bytes that went over a path of their own. May be called from anywhere.
   virtual void Moved(const char* kind, const char* path, int64_t bytes, absl::Duration spent) {}
-  // A launch over several workers whose callbacks may fail for one device alone begins. Its end is that
-  // of its record, or, with -1, that it did not come about.
+  // A launch over several workers whose callbacks may fail for one device alone begins. Its end is
+  // that of its record, or, with -1, that it did not come about.
   virtual void MayHalfFail(int launches) {}
   virtual absl::Time Now() = 0;
 };
