@@ -106,7 +106,9 @@ begun.wait(60)
 
 
 @pytest.mark.timeout_seconds(180)
-def test_a_survivor_that_does_not_drain_is_replaced(fresh: Callable[..., Any]) -> None:
+def test_a_survivor_that_does_not_drain_is_replaced(
+    fresh: Callable[..., Any], state_dir: Path
+) -> None:
     cluster = fresh(slices=2, hosts_per_slice=1, devices_per_host=2, announce_slices="true",
                     head_flags=("--drain-max=1s",))
     client = cluster.client()
@@ -119,6 +121,10 @@ def test_a_survivor_that_does_not_drain_is_replaced(fresh: Callable[..., Any]) -
     cluster.wait_for(
         "the verdict", lambda s: s["workers"][0]["pid"] not in (0, before["worker-0"]), WAIT_SECONDS
     )
+    # It ended by itself, and did not attach once more before.
+    log = (state_dir / cluster.name / "logs" / "worker-0.log").read_text()
+    assert "this process ends: 1 launches of the older epoch did not end within 1s" in log
+    assert log.count("attached as worker 0") == 2, log
     cluster.ask("restore", 1)
     cluster.wait_for("all workers", lambda s: s["complete"], WAIT_SECONDS)
     client.do("never.set(); again = double(jax.device_put(host, rows))")

@@ -13,6 +13,7 @@
 namespace causeway::sim {
 namespace {
 
+constexpr absl::Duration kFarewellMax = absl::Seconds(1);
 constexpr absl::Duration kReattachPause = absl::Milliseconds(200);
 constexpr absl::Duration kReattachPatience = absl::Seconds(60);
 constexpr absl::Duration kCutInterval = absl::Milliseconds(5);
@@ -212,6 +213,11 @@ void Process::Exit(const std::string& why) {
 
 void Process::GiveUp(const std::string& why) { Exit(why); }
 
+void Process::Leave(const std::string& why) {
+  leaving_ = why;
+  Later(kFarewellMax, [this] { Exit(leaving_); });
+}
+
 // ---------------------------------------------------------------- the control stream
 
 void Process::TryAttach() {
@@ -247,6 +253,10 @@ void Process::OnStreamEnd(Link* link, const absl::Status& why) {
     world_.Note("worker ", place_, " pid ", pid_, ": the stream ends: ", why.ToString());
     link_ = nullptr;
     events_.Close();
+    if (!leaving_.empty()) {
+      Exit(leaving_);
+      return;
+    }
     if (why.code() != absl::StatusCode::kUnavailable) {
       Exit(std::string(why.message()));
       return;

@@ -76,6 +76,7 @@ class Process final : public worker::MachineHost, public std::enable_shared_from
   void OnLifeStarted() override;
   worker::ProcessStats ReadStats() override { return {}; }
   void GiveUp(const std::string& why) override;
+  void Leave(const std::string& why) override;
 
  private:
   using Work = absl::AnyInvocable<void()>;
@@ -110,6 +111,7 @@ class Process final : public worker::MachineHost, public std::enable_shared_from
   int place_;  // in the cluster, or the one that it would like; -1: any
   bool rival_ = false;
   bool alive_ = true, paused_ = false;
+  std::string leaving_;  // why, once it is to end
   double slowness_ = 1;
   std::vector<Work> frozen_;
   std::unique_ptr<device::FakeDevice> device_;

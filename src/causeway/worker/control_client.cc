@@ -162,6 +162,7 @@ absl::Status ControlClient::Run() {
     bool attached = false;
     const absl::Status status = Serve(&attached);
     if (shutdown_) return absl::OkStatus();
+    if (leaving_) return absl::CancelledError("this worker has left");
     if (attached) {
       LOG(WARNING) << "lost the head at " << options_.head << " (" << status.message()
                    << "); buffers are kept while looking for it";

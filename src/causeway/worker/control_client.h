@@ -30,8 +30,10 @@ class ControlClient {
   ControlClient(Options options, OnCommand on_command);
 
   // Serves until the head says Shutdown (OK), refuses this worker (its status), or cannot be
-  // reached for connect_timeout (at first) or reattach_timeout (later): UNAVAILABLE.
+  // reached for connect_timeout (at first) or reattach_timeout (later): UNAVAILABLE. After Leave it
+  // does not attach again: CANCELLED.
   absl::Status Run();
+  void Leave() { leaving_ = true; }
 
   // Sends an event to the head that this worker is attached to; dropped when it is to none.
   void Emit(Event event) { events_.Emit(std::move(event)); }
@@ -44,6 +46,7 @@ class ControlClient {
   Options options_;  // the reading thread's
   const OnCommand on_command_;
   bool shutdown_ = false;
+  std::atomic<bool> leaving_{false};
   EventSender events_;
 };
 

@@ -326,10 +326,6 @@ void Machine::StartLife(const Welcome& welcome) {
     host_->GiveUp("the cluster has another number of devices a host now; start this worker anew");
     return;
   }
-  if (hung_) {
-    host_->GiveUp("launches of an older epoch hang in this process; start this worker anew");
-    return;
-  }
   muted_ = true;
   next_life_ = welcome;
   until_ = Now() + options_.reset_patience;
@@ -371,7 +367,8 @@ void Machine::FinishOpening() {
   const Opening opening = *std::exchange(opening_, std::nullopt);
   const absl::Duration drained = Now() - opening.start;
   EpochOpened opened;
-  if (Quiet()) {
+  const bool quiet = Quiet();
+  if (quiet) {
     opened = graph_->OpenEpoch(opening.open, {.epoch = opening.open.epoch.value(),
                                               .node = NodeOf(opening.open.nodes, place_),
                                               .coordinator = welcome_.coordinator,
@@ -383,7 +380,6 @@ void Machine::FinishOpening() {
     if (ticks_until_forgetting_ == 0) ticks_until_forgetting_ = 2;
   } else {
     REACHED("machine.drain_too_late");
-    hung_ = true;
     opened.epoch = opening.open.epoch;
     opened.status = absl::DeadlineExceededError(
         absl::StrCat(ledger_.inflight(), " launches of the older epoch did not end within ",
@@ -391,8 +387,13 @@ void Machine::FinishOpening() {
   }
   opened.drain_us = static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(drained)));
   const bool open = opened.status.ok();
+  const std::string why(opened.status.message());
   Emit(std::move(opened));
-  if (!open) return;  // the head counts this worker as lost, and asks another one
+  if (!open) {
+    // The head counts this worker as lost. Launches that hang cannot be taken out of an XLA client.
+    if (!quiet) host_->Leave(why);
+    return;
+  }
   std::vector<Compile> early;
   {
     absl::MutexLock lock(&early_mu_);

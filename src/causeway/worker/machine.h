@@ -61,6 +61,8 @@ class MachineHost : public GraphHost {
   virtual ProcessStats ReadStats() = 0;
   // What this process holds cannot be cleared: it has to end, so that a fresh one takes its place.
   virtual void GiveUp(const std::string& why) = 0;
+  // The same, once the head has heard what was emitted before, or very soon anyway.
+  virtual void Leave(const std::string& why) = 0;
 };
 
 struct MachineOptions {
@@ -191,7 +193,6 @@ class Machine final : private GraphHost {
   std::vector<EarlyTransfer> early_transfers_;  // those that came before it
   Welcome welcome_;
   int ticks_until_forgetting_ = 0;  // 0: nothing of older epochs is to be freed
-  bool hung_ = false;  // launches of an older epoch did not end in time
   std::optional<absl::Time> until_;
   std::optional<Opening> opening_;     // at most one of the two is set, when until_ is
   std::optional<Welcome> next_life_;

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <algorithm>
+#include <cstdio>
 #include <deque>
 #include <thread>
 #include <utility>
@@ -39,6 +40,8 @@ constexpr absl::Duration kStallWarning = absl::Seconds(10);
 // Host programs (users' Python) that run at once; more of them wait.
 constexpr int kHostProgramThreads = 64;
 constexpr absl::Duration kHostProgramPatience = absl::Seconds(1);
+// For the head to hear why this process ends, and to end the stream.
+constexpr absl::Duration kFarewellMax = absl::Seconds(1);
 constexpr absl::Duration kAbortInterval = absl::Milliseconds(5);
 
 // One queue with one consumer thread.
@@ -178,9 +181,26 @@ class Worker final : public MachineHost {
     life_started_ = true;
   }
   ProcessStats ReadStats() override { return ReadProcessStats(); }
-  void GiveUp(const std::string& why) override { LOG(FATAL) << why; }
+  void GiveUp(const std::string& why) override {
+    LOG(ERROR) << "this process ends: " << why;
+    End();
+  }
+  void Leave(const std::string& why) override {
+    LOG(ERROR) << "this process ends: " << why;
+    leaving_ = true;
+    client_->Leave();
+    std::thread([] {
+      absl::SleepFor(kFarewellMax);
+      End();
+    }).detach();
+  }
 
  private:
+  // With no destructor: what hangs would hold them.
+  [[noreturn]] static void End() {
+    std::fflush(nullptr);
+    ::_exit(1);
+  }
   void OnCommand(Command command);
   void WarnIfStalled() const;
   void OperationLoop();
@@ -196,7 +216,7 @@ class Worker final : public MachineHost {
   Mailbox<absl::AnyInvocable<void()>> operations_;
   Mailbox<std::shared_ptr<LaunchRecord>> multi_watch_, local_watch_;
   Mailbox<int> aborts_;
-  std::atomic<bool> aborting_{false};
+  std::atomic<bool> aborting_{false}, leaving_{false};
   std::atomic<int> head_port_{0}, coordinator_port_{0}, callbacks_port_{0};
   // Since when the operation thread is at one thing (Unix microseconds, 0 = idle).
   std::atomic<int64_t> busy_since_{0};
@@ -214,8 +234,10 @@ class Worker final : public MachineHost {
 
 bool Worker::IsOurs(int local_port, int peer_port) const {
   return peer_port == head_port_ || local_port == head_port_ || peer_port == coordinator_port_ ||
-         local_port == coordinator_port_ || (callbacks_port_ != 0 && peer_port == callbacks_port_) || local_port == data_plane_->port() ||
-         peer_port == data_plane_->port() || data_plane_->IsPeerPort(peer_port);
+         local_port == coordinator_port_ ||
+         (callbacks_port_ != 0 && peer_port == callbacks_port_) ||
+         local_port == data_plane_->port() || peer_port == data_plane_->port() ||
+         data_plane_->IsPeerPort(peer_port);
 }
 
 absl::Status Worker::Run(const DeviceFactory& make_device) {
@@ -258,6 +280,7 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   std::thread local([this] { WatchLoop(&local_watch_); });
   std::thread aborter([this] { AbortLoop(); });
   const absl::Status end = client_->Run();
+  if (leaving_) End();
   // Waits on dead peers must end before the threads can be joined.
   machine_->Stop();
   operations_.Close();
@@ -306,7 +329,7 @@ void Worker::OnCommand(Command command) {
   if (!welcome) return;
   absl::MutexLock lock(&mu_);
   if (!mu_.AwaitWithTimeout(absl::Condition(&life_started_), kLifeStartMax)) {
-    LOG(FATAL) << "what an earlier head left here does not end; start this worker anew";
+    GiveUp("what an earlier head left here does not end; start this worker anew");
   }
 }
 
