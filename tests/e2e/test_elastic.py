@@ -225,3 +225,46 @@ def test_a_snapshot_that_was_good_once_is_known_to_be_lost(cluster: Any) -> None
     cluster.wait_for("all back", lambda s: s["complete"], 60.0)
     with pytest.raises(ClientError, match="no snapshot is left in the cluster"):
         client.do("manager.get_resharded_snapshot(mesh)", 60.0)
+
+
+def test_what_was_there_once_is_known_to_be_lost(cluster: Any) -> None:
+    """Also a loss after the client has heard that an array is ready, and twice in a row."""
+    client = cluster.client()
+    client.do(SETUP)
+    client.do(
+        """
+        from causeway.elastic import slices
+        both = Mesh(np.array(devices).reshape(3, 2), ("copy", "part"))
+        tree = {"copies": jax.device_put(big, NamedSharding(both, P(None, "part"))),
+                "one": jax.device_put(big, devices[2]),
+                "keys": jax.device_put(jax.random.key(3), devices[2])}
+        def seen():
+            jax.block_until_ready(tree)
+            for shard in tree["copies"].addressable_shards: shard.data.block_until_ready()
+            return sorted(elastic.salvage(tree).lost), [slices.answers(x) for x in tree.values()]
+        def now():
+            found = elastic.salvage(tree)
+            left = {d.slice_index for d in found.tree["copies"].sharding.device_set}
+            right = np.array_equal(np.asarray(found.tree["copies"]), big)
+            return (sorted(found.lost), [slices.answers(x) for x in tree.values()], sorted(left),
+                    bool(right))
+        manager.maybe_snapshot(1, state, force=True, block=True)
+        snapshot = manager._newest
+        """
+    )
+    assert client.do("result = seen(), snapshot.complete()") == [[[], [True] * 3], True]
+    compiles = cluster.status()["counters"]["compiles_total"]
+    cluster.ask("kill", 1)
+    lost = ["['keys']", "['one']"]
+    assert client.do("result = now()") == [lost, [False] * 3, [0, 2], True]
+    cluster.ask("kill", 0)
+    assert client.do("result = now()") == [lost, [False] * 3, [2], True]
+    assert cluster.status()["counters"]["compiles_total"] == compiles
+    cluster.ask("kill", 2)
+    assert client.do("result = snapshot.complete()") is False
+    for victim in range(3):
+        cluster.ask("restore", victim)
+    cluster.wait_for("all back", lambda s: s["complete"], 60.0)
+    assert client.do("result = snapshot.complete()") is False
+    found = "result = sorted(elastic.salvage(tree).lost)"
+    assert client.do(found) == ["['copies']", *lost]

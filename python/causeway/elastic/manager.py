@@ -170,21 +170,9 @@ class Manager:
         shardings. Throws ElasticRuntimeError when no snapshot survived.
         """
         for candidate in (self._newest, self._proven):
-            if candidate is None or not candidate.complete():
-                continue
-            # The stock client remembers that an array was ready once, and asks no more: only what
-            # is made of it now tells of a loss since.
-            arrays = candidate.restore(target)
-            try:
-                jax.block_until_ready(arrays)
-            except jax.errors.JaxRuntimeError as error:
-                targets_live = self._active <= slices.active_slices(self.slice_to_devices)
-                if not slices.is_slice_loss(error) or not targets_live:
-                    raise
-                _log.warning("the snapshot of step %d is lost: %s", candidate.step, error)
-                continue
-            self._newest = self._proven = candidate
-            return candidate.step, arrays, candidate.controller
+            if candidate is not None and candidate.complete():
+                self._newest = self._proven = candidate
+                return candidate.step, candidate.restore(target), candidate.controller
         raise ElasticRuntimeError(
             "no snapshot is left in the cluster: none was taken, or all slices that held a copy "
             "were lost at once. Restore from a checkpoint in storage"

@@ -28,17 +28,11 @@ def is_slice_loss(error: BaseException) -> bool:
 
 
 def answers(arrays: Any) -> bool:
-    """Whether every array of the tree has its value; False when a slice under one is lost.
+    """Whether every array of the tree has its value now; False when a slice under one is lost.
 
-    Any other error is thrown.
+    Any other error is thrown. Costs the head's answer, and moves no data.
     """
-    try:
-        jax.block_until_ready(arrays)
-    except jax.errors.JaxRuntimeError as error:
-        if not is_slice_loss(error):
-            raise
-        return False
-    return True
+    return _arrive(jax.tree.map(_anew, arrays))
 
 
 def active_slices(slices: SliceToDevices) -> frozenset[int]:
@@ -49,4 +43,23 @@ def active_slices(slices: SliceToDevices) -> frozenset[int]:
         )
         for index, devices in slices.items()
     }
-    return frozenset(index for index, probe in probes.items() if answers(probe))
+    return frozenset(index for index, probe in probes.items() if _arrive(probe))
+
+
+def _arrive(arrays: Any) -> bool:
+    try:
+        jax.block_until_ready(arrays)
+    except jax.errors.JaxRuntimeError as error:
+        if not is_slice_loss(error):
+            raise
+        return False
+    return True
+
+
+def _anew(array: Any) -> Any:
+    """The same array under another handle: the client keeps the first answer for each handle, and
+    would not hear of a loss since."""
+    if not isinstance(array, jax.Array):
+        return array
+    parts = [shard.data for shard in array.addressable_shards]
+    return jax.make_array_from_single_device_arrays(array.shape, array.sharding, parts)
