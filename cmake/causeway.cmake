@@ -7,17 +7,19 @@ function(causeway_library name)
   target_link_libraries(causeway_${name} PUBLIC ${ARG_DEPS})
 endfunction()
 
-# causeway_test(NAME SRCS ... DEPS ... [TIMEOUT s]): GoogleTest binary, one ctest entry.
+# causeway_test(NAME SRCS ... DEPS ... [DEFINITIONS ...] [TIMEOUT s]): GoogleTest binary, one ctest
+# entry.
 function(causeway_test name)
   if(NOT CAUSEWAY_BUILD_TESTS)
     return()
   endif()
-  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "TIMEOUT" "SRCS;DEPS;DEFINITIONS" ${ARGN})
   if(NOT ARG_TIMEOUT)
     set(ARG_TIMEOUT 120)
   endif()
   add_executable(${name} ${ARG_SRCS})
   target_link_libraries(${name} PRIVATE ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  target_compile_definitions(${name} PRIVATE ${ARG_DEFINITIONS})
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT})
 endfunction()
