@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,6 +42,16 @@ class Collector : public EventLoop::Handler {
   Socket socket_;
 };
 
+// Returns once the loop watches the collector's socket.
+void AddAndWait(EventLoop& loop, const std::shared_ptr<Collector>& collector) {
+  absl::Notification added;
+  loop.Post([&] {
+    EXPECT_TRUE(loop.Add(collector->fd(), collector).ok());
+    added.Notify();
+  });
+  added.WaitForNotification();
+}
+
 TEST(EventLoop, ReadsUntilTheEnd) {
   auto loop = EventLoop::Start("test");
   ASSERT_TRUE(loop.ok());
@@ -63,12 +74,7 @@ TEST(EventLoop, TellsThatASocketTakesBytes) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
   const Socket other(ends[1]);
   auto collector = std::make_shared<Collector>(**loop, Socket(ends[0]));
-  absl::Notification added;
-  (*loop)->Post([&] {
-    EXPECT_TRUE((*loop)->Add(collector->fd(), collector).ok());
-    added.Notify();
-  });
-  added.WaitForNotification();
+  AddAndWait(**loop, collector);
   EXPECT_FALSE(collector->writable.HasBeenNotified());
   (*loop)->SetWritable(collector->fd(), true);
   EXPECT_TRUE(collector->writable.WaitForNotificationWithTimeout(kBound));
@@ -97,12 +103,7 @@ TEST(EventLoop, ItsEndDropsHandlersAndWork) {
   int ends[2];
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
   auto collector = std::make_shared<Collector>(**loop, Socket(ends[0]));
-  absl::Notification added;
-  (*loop)->Post([&] {
-    EXPECT_TRUE((*loop)->Add(collector->fd(), collector).ok());
-    added.Notify();
-  });
-  added.WaitForNotification();
+  AddAndWait(**loop, collector);
   std::weak_ptr<Collector> weak = collector;
   collector = nullptr;
   *loop = nullptr;
