@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import statistics
 import sys
-import threading
 import time
 from typing import Any
 
@@ -81,30 +78,20 @@ def client(config: dict[str, Any]) -> dict[str, float]:
         for _ in range(5):
             value = step(value)
         value.block_until_ready()
-    killed: list[float] = []
 
-    def kill() -> None:
-        time.sleep(0.2)
-        killed.append(time.time())
-        os.kill(config["victim"], signal.SIGKILL)
+    def once() -> None:
+        nonlocal value
+        value = step(value)
+        value.block_until_ready()
 
-    threading.Thread(target=kill).start()
-    end = time.time() + _LIMIT_SECONDS
-    try:
-        while time.time() < end:
-            value = step(value)
-            value.block_until_ready()
-        raise TimeoutError("no error came")
-    except jax.errors.JaxRuntimeError as error:
-        seen = time.time()
-        measure.check("DATA_LOSS" in str(error), f"the error was {error}")
+    killed, seen = measure.kill_under(config["victim"], once, _LIMIT_SECONDS)
     value = step(put(devices[:-1]))
     value.block_until_ready()
     stepped = time.time()
     recovery = head_api.status(config["ops_url"])["recovery"]
     return {
-        _DETECT: recovery["time"] - killed[0],
-        _OPENED: recovery["time"] + recovery["opened_seconds"] - killed[0],
-        _ERROR: seen - killed[0],
-        kill_to_step.STEPPED: stepped - killed[0],
+        _DETECT: recovery["time"] - killed,
+        _OPENED: recovery["time"] + recovery["opened_seconds"] - killed,
+        _ERROR: seen - killed,
+        kill_to_step.STEPPED: stepped - killed,
     }

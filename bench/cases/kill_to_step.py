@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -105,26 +102,16 @@ def client(config: dict[str, Any]) -> dict[str, float]:
         float(total)
     compiles = head_api.status(config["ops_url"])["counters"]["compiles_total"]
 
-    killed: list[float] = []
-
-    def kill() -> None:
-        time.sleep(0.2)
-        killed.append(time.time())
-        os.kill(config["victim"], signal.SIGKILL)
-
-    threading.Thread(target=kill).start()
-    end = time.time() + _LIMIT_SECONDS
     begun = kept = 0
     copy = np.asarray(weights)
-    try:
-        while time.time() < end:
-            begun += 1
-            weights, total = step(weights, data)
-            copy, kept = np.asarray(weights), begun
-        raise TimeoutError("no error came")
-    except jax.errors.JaxRuntimeError as error:
-        seen = time.time()
-        measure.check("DATA_LOSS" in str(error), f"the error was {error}")
+
+    def once() -> None:
+        nonlocal weights, copy, begun, kept
+        begun += 1
+        weights, _ = step(weights, data)
+        copy, kept = np.asarray(weights), begun
+
+    killed, seen = measure.kill_under(config["victim"], once, _LIMIT_SECONDS)
     weights, data = put(everyone if config["way"] == "spare" else left, copy)
     placed = time.time()
     weights, total = step(weights, data)
@@ -139,16 +126,16 @@ def client(config: dict[str, Any]) -> dict[str, float]:
     measure.check(status["counters"]["compiles_total"] == compiles, "something was compiled")
     recovery = status["recovery"]
     phases = {
-        "detect": recovery["time"] - killed[0],
+        "detect": recovery["time"] - killed,
         "fence and abort": recovery["drain_seconds"],
         "epoch: new XLA client": recovery["client_seconds"],
         "epoch: adopt arrays": recovery["adopt_seconds"],
-        "kill to all in the epoch": recovery["time"] + recovery["opened_seconds"] - killed[0],
-        "kill to error at the client": seen - killed[0],
+        "kill to all in the epoch": recovery["time"] + recovery["opened_seconds"] - killed,
+        "kill to error at the client": seen - killed,
         "place state and batch": placed - seen,
         "re-bind": max(0.0, resumed - placed - another),
         "first step": another,
-        STEPPED: resumed - killed[0],
+        STEPPED: resumed - killed,
         LOST: float(begun - kept),
     }
     measure.check(begun - kept <= 1, f"{begun - kept} steps were lost")
@@ -162,10 +149,10 @@ def client(config: dict[str, Any]) -> dict[str, float]:
             value = float(total)
             break
         except jax.errors.JaxRuntimeError:
-            if time.time() > end:
+            if time.time() > killed + _LIMIT_SECONDS:
                 raise
             time.sleep(0.01)
-    phases["first step on all slices again"] = time.time() - killed[0]
+    phases["first step on all slices again"] = time.time() - killed
     measure.check(value == 256.0, f"the first step on all slices gave {value}")
     return phases
 

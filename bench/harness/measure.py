@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -101,6 +103,35 @@ def check(condition: bool, what: str) -> None:
     """A benchmark whose results are wrong measures nothing."""
     if not condition:
         raise AssertionError(f"wrong result: {what} (pid {os.getpid()})")
+
+
+def kill_under(
+    victim: int, step: Callable[[], object], limit_seconds: float
+) -> tuple[float, float]:
+    """Steps until the process `victim` is missed, which is killed 0.2 s after the first step.
+
+    Returns the times (time.time()) of the kill and of the error that says DATA_LOSS; without one
+    within the limit it raises TimeoutError.
+    """
+    import jax
+
+    killed: list[float] = []
+
+    def kill() -> None:
+        time.sleep(0.2)
+        killed.append(time.time())
+        os.kill(victim, signal.SIGKILL)
+
+    threading.Thread(target=kill).start()
+    end = time.time() + limit_seconds
+    try:
+        while time.time() < end:
+            step()
+    except jax.errors.JaxRuntimeError as error:
+        seen = time.time()
+        check("DATA_LOSS" in str(error), f"the error was {error}")
+        return killed[0], seen
+    raise TimeoutError(f"no error came within {limit_seconds:.0f} s")
 
 
 def once(call: Callable[[], object]) -> float:
