@@ -19,6 +19,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
+
+from causeway.worker.protobuf import varint
+
 PAYLOAD_MAX = 256  # bytes of a program, an array, a text
 SEED_MAX = 12 << 10
 FRAMES_MAX = 60
@@ -46,15 +50,6 @@ def read(path: Path) -> Iterator[Message]:
 
 
 # ---------------------------------------------------------------- protocol buffers by hand
-
-
-def varint(value: int) -> bytes:
-    out = bytearray()
-    while value >= 0x80:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def fields(data: bytes) -> list[tuple[int, int, bytes | int]]:
