@@ -98,34 +98,29 @@ class Upload {
       : source_(std::move(source)), element_bytes_(element_bytes) {}
 
   void BytesAre(absl::StatusOr<absl::Cord> bytes) {
+    std::shared_ptr<const SharedFile> file;
     if (bytes.ok()) {
-      std::shared_ptr<const SharedFile> file = source_.bytes->file();
-      absl::StatusOr<absl::Cord> dense = Densify(*bytes, source_, element_bytes_);
+      file = source_.bytes->file();
+      bytes = Densify(*bytes, source_, element_bytes_);
       // The file holds what the client sent, strides and all.
       const bool as_sent =
-          dense.ok() &&
+          bytes.ok() &&
           (!source_.byte_strides.has_value() ||
            *source_.byte_strides == model::DenseStrides(source_.shape, element_bytes_));
-      if (as_sent && file != nullptr) {
-        absl::MutexLock lock(&mu_);
-        file_ = std::move(file);
-      }
-      bytes = std::move(dense);
+      if (!as_sent) file = nullptr;
     }
     std::vector<Target> targets;
-    {
-      absl::MutexLock lock(&mu_);
-      bytes_ = bytes;
-      if (!targets_.has_value()) return;
-      targets.swap(*targets_);
-    }
-    Deliver(bytes, targets);
     absl::AnyInvocable<void(const absl::Status&) &&> later;
     {
       absl::MutexLock lock(&mu_);
+      bytes_ = bytes;
+      file_ = file;
+      if (!targets_.has_value()) return;
+      targets.swap(*targets_);
       later = std::move(later_);
     }
-    if (later != nullptr) std::move(later)(bytes.status());
+    Deliver(bytes, file, targets);
+    std::move(later)(bytes.status());
   }
 
   // The dense bytes, if they are here.
@@ -139,6 +134,7 @@ class Upload {
   bool SendTo(std::vector<Target> targets,
               absl::AnyInvocable<void(const absl::Status&) &&> later) {
     absl::StatusOr<absl::Cord> bytes;
+    std::shared_ptr<const SharedFile> file;
     {
       absl::MutexLock lock(&mu_);
       if (!bytes_.has_value()) {
@@ -147,18 +143,16 @@ class Upload {
         return false;
       }
       bytes = *bytes_;
+      file = file_;
     }
-    Deliver(bytes, targets);
+    Deliver(bytes, file, targets);
     return true;
   }
 
  private:
-  void Deliver(const absl::StatusOr<absl::Cord>& dense, const std::vector<Target>& targets) {
-    std::shared_ptr<const SharedFile> file;
-    {
-      absl::MutexLock lock(&mu_);
-      file = file_;
-    }
+  // `file` holds the dense bytes too, if there is one.
+  void Deliver(const absl::StatusOr<absl::Cord>& dense,
+               const std::shared_ptr<const SharedFile>& file, const std::vector<Target>& targets) {
     std::optional<std::string> flat;
     for (const Target& target : targets) {
       if (!dense.ok()) {
