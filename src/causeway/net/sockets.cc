@@ -77,21 +77,6 @@ absl::Status SetTimeout(int fd, int name, absl::Duration timeout) {
   return absl::InternalError(absl::StrCat("setsockopt: ", std::strerror(errno)));
 }
 
-bool NameOf(int fd, bool peer, sockaddr_storage* address, socklen_t* size) {
-  *size = sizeof *address;
-  auto* generic = reinterpret_cast<sockaddr*>(address);
-  return (peer ? ::getpeername(fd, generic, size) : ::getsockname(fd, generic, size)) == 0;
-}
-
-int PortOf(int fd, bool peer) {
-  sockaddr_storage address{};
-  socklen_t size;
-  if (!NameOf(fd, peer, &address, &size)) return 0;
-  return ntohs(address.ss_family == AF_INET6
-                   ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
-                   : reinterpret_cast<const sockaddr_in&>(address).sin_port);
-}
-
 }  // namespace
 
 Socket::~Socket() {
@@ -147,17 +132,23 @@ absl::StatusOr<Socket> Accept(int listener) {
   return socket;
 }
 
-int LocalPort(int fd) { return PortOf(fd, /*peer=*/false); }
-
-int PeerPort(int fd) { return PortOf(fd, /*peer=*/true); }
+int LocalPort(int fd) {
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) return 0;
+  return ntohs(address.ss_family == AF_INET6
+                   ? reinterpret_cast<const sockaddr_in6&>(address).sin6_port
+                   : reinterpret_cast<const sockaddr_in&>(address).sin_port);
+}
 
 std::string PeerName(int fd) {
   sockaddr_storage address{};
-  socklen_t size;
+  auto* generic = reinterpret_cast<sockaddr*>(&address);
+  socklen_t size = sizeof address;
   char host[NI_MAXHOST], port[NI_MAXSERV];
-  if (!NameOf(fd, /*peer=*/true, &address, &size) ||
-      ::getnameinfo(reinterpret_cast<const sockaddr*>(&address), size, host, sizeof host, port,
-                    sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+  if (::getpeername(fd, generic, &size) != 0 ||
+      ::getnameinfo(generic, size, host, sizeof host, port, sizeof port,
+                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return "an unknown address";
   }
   return absl::StrCat(host, ":", port);

@@ -48,7 +48,6 @@ absl::StatusOr<Socket> Connect(const std::string& host, int port,
 // when the process has no descriptor for it.
 absl::StatusOr<Socket> Accept(int listener);
 int LocalPort(int fd);
-int PeerPort(int fd);
 // "host:port" of the other end, for messages.
 std::string PeerName(int fd);
 
