@@ -504,7 +504,6 @@ class Backend:
             return piece, False
         if piece.is_ready():
             try:
-                piece.block_until_ready()  # see adopt
                 # A view of the device's memory. As long as it lives, a program that is to take the
                 # array over works on a copy instead. Asked first whether it failed: see adopt.
                 piece.block_until_ready()
