@@ -200,10 +200,13 @@ void OpGraph::Pump() {
 
 void OpGraph::Run(Send send) {
   ValueRef value = Find(send.buffer);
-  OperationRef parked = Submit({value}, [this, value, send = std::move(send)] {
-    ReadShard(value, send.device, [this, send](absl::StatusOr<device::HostShard> shard) {
-      host_->Push(send.to, send.transfer, BoxOf(std::move(shard), send));
-    });
+  OperationRef parked = Submit({value}, [this, value, send = std::move(send), life = life_] {
+    ReadShard(value, send.device,
+              [this, send, life](absl::StatusOr<device::HostShard> shard) {
+                // Transfers of another life may have the same numbers.
+                if (life != life_) return;
+                host_->Push(send.to, send.transfer, BoxOf(std::move(shard), send));
+              });
   });
   if (parked != nullptr) {
     // Forgets the done ones whenever the list would grow.
@@ -334,14 +337,23 @@ OpGraph::Stats OpGraph::stats() const {
 }
 
 void OpGraph::Reset(int worker) {
+  const absl::Status forgotten = absl::DataLossError("the head forgot this worker");
+  ++life_;  // from here on nobody hears what ends
+  // What waits for a transfer and the transfer hold each other: cleared away alone, they would stay
+  // for ever, with all bytes that arrived.
+  std::vector<TransferId> open;
+  for (const auto& [id, value] : transfers_) {
+    if (value->pending()) open.push_back(id);
+  }
+  std::sort(open.begin(), open.end());
+  for (const TransferId id : open) GiveUp(id, forgotten);
+  DropParkedLaunches(EpochId(~uint64_t{0}), forgotten);
   options_.worker = worker;
-  DropParkedLaunches(EpochId(~uint64_t{0}), absl::DataLossError("the head forgot this worker"));
   buffers_.clear();
   transfers_.clear();
   unclaimed_.clear();
   unclaimed_bytes_ = 0;
   programs_.clear();
-  ++life_;
   host_streams_.clear();
   for (auto& [id, binding] : bindings_) {
     if (binding->host != nullptr) UnbindHost(binding->host);

@@ -435,6 +435,42 @@ TEST_F(OpGraphTest, ALifeInAnotherPlaceBoundsItsLaunchesThere) {
   EXPECT_NE(w.Read(99).find("not on worker 1"), std::string::npos);
 }
 
+TEST_F(OpGraphTest, AnotherLifeLetsGoOfWhatWaitedForTransfers) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  device::HostBytes half = TestWorker::Bytes({1});
+  const std::weak_ptr<const device::HostBlock> arrived = half;
+  ShardBuild shard = w.Inline({0, 0});
+  shard.kind = ShardBuild::Kind::kPieces;
+  shard.pieces.resize(2);
+  for (int64_t p = 0; p < 2; ++p) {
+    shard.pieces[p].start = {p};
+    shard.pieces[p].dims = {1};
+    shard.pieces[p].transfer = TransferId(77 + static_cast<uint64_t>(p));
+  }
+  w.graph_.Run(worker::Build{BufferId(10), 11, "", {shard}});
+  w.Launch(1, 0, {10}, 11);
+  Send send;
+  send.buffer = BufferId(11);
+  send.to = WorkerId(1);
+  send.transfer = TransferId(79);
+  w.graph_.Run(send);
+  w.Free(11);  // while it is parked: only what waits for it knows it
+  w.graph_.TransferArrived(TransferId(77), std::move(half), {});
+  EXPECT_FALSE(arrived.expired());
+  w.graph_.Reset(0);
+  w.Settle();
+  EXPECT_TRUE(arrived.expired());
+  // The next life's transfers may have the same numbers.
+  EXPECT_TRUE(w.pushed.empty());
+  EXPECT_EQ(w.graph_.stats().parked_launches, 0);
+  w.OpenEpoch(2, {1});
+  w.BuildFromTransfer(10, 78);
+  w.graph_.TransferArrived(TransferId(78), TestWorker::Bytes({1, 2}), {});
+  EXPECT_EQ(w.Read(10), "1 2");
+}
+
 TEST_F(OpGraphPairTest, CollectivesConfirmInOrder) {
   Start();
   RunAll();
