@@ -24,6 +24,12 @@ def _rss(pids: dict[str, int]) -> dict[str, int]:
     return {role: count * os.sysconf("SC_PAGE_SIZE") for role, count in pages.items()}
 
 
+def _tell(what: str, memory: dict[str, int], grown: dict[str, int]) -> None:
+    """What a report needs: `pytest -s` shows it."""
+    figures = [f"{role} {memory[role] / MIB:.1f} {grown[role] / MIB:+.2f}" for role in memory]
+    print(f"resident MiB before, and more after {what}: {', '.join(figures)}")
+
+
 def _open_files(pids: dict[str, int]) -> dict[str, int]:
     return {role: len(list(Path(f"/proc/{pid}/fd").iterdir())) for role, pid in pids.items()}
 
@@ -53,6 +59,7 @@ def test_steps_leave_nothing_behind(shared: Any) -> None:
     client.do(f"result = run({STEPS})", 600.0 if LONG else 200.0)
     grown = {role: size - memory[role] for role, size in _rss(pids).items()}
     assert shared.pids() == pids, "a process was restarted"
+    _tell(f"{STEPS} steps", memory, grown)
     # A leak of 2 KiB a step would show; allocators keep a few MiB of their own.
     assert all(size < 6 * MIB for size in grown.values()), grown
     assert shared.wait_for("few buffers", lambda s: s["gauges"]["buffers"] <= buffers + 4, 10.0)
@@ -88,6 +95,7 @@ def test_sessions_leave_nothing_behind(shared: Any) -> None:
     assert after["gauges"]["buffers"] == 0
     assert after["gauges"]["pending_requests"] == 0
     grown = {role: size - memory[role] for role, size in _rss(pids).items()}
+    _tell(f"{SESSIONS} sessions", memory, grown)
     # 64 KiB a session, long caches of programs aside, would show.
     assert all(size < 12 * MIB for size in grown.values()), grown
     opened = {role: count - files[role] for role, count in _open_files(pids).items()}

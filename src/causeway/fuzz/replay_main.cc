@@ -1,11 +1,15 @@
 // Runs a target without libFuzzer: every seed of a folder, then changed ones from a fixed seed.
 //
 //   fuzz_x_replay SEEDS [MUTATIONS]     MUTATIONS inputs in all; the same ones every time
+//   fuzz_x_replay INPUT                 one input, whatever it holds
+//
+// Seeds that cannot be read any more fail: they would let the tests pass and test nothing.
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +18,22 @@
 #include "causeway/fuzz/frames.h"
 #include "causeway/fuzz/mutator.h"
 #include "causeway/fuzz/target.h"
+#include "google/protobuf/message.h"
+
+namespace {
+
+// How many frames do not hold the message that their kind asks for.
+size_t Unreadable(const std::vector<causeway::fuzz::Frame>& frames) {
+  return std::count_if(frames.begin(), frames.end(), [](const causeway::fuzz::Frame& frame) {
+    const google::protobuf::Message* prototype =
+        causeway::fuzz::TheTarget().Prototype(frame.kind);
+    if (prototype == nullptr) return false;
+    const std::unique_ptr<google::protobuf::Message> message(prototype->New());
+    return !message->ParseFromString(frame.bytes);
+  });
+}
+
+}  // namespace
 
 int main(int argc, char** argv) {
   namespace fuzz = causeway::fuzz;
@@ -24,7 +44,8 @@ int main(int argc, char** argv) {
   }
   fuzz::QuietLibraries();
   std::vector<std::filesystem::path> paths;
-  if (std::filesystem::is_regular_file(argv[1])) {
+  const bool is_folder = std::filesystem::is_directory(argv[1]);
+  if (!is_folder) {
     paths.push_back(argv[1]);
   } else {
     for (const auto& entry : std::filesystem::directory_iterator(argv[1])) {
@@ -39,8 +60,20 @@ int main(int argc, char** argv) {
   std::vector<std::string> seeds;
   for (const auto& path : paths) {
     std::ifstream file(path, std::ios::binary);
+    if (!file) {
+      std::fprintf(stderr, "cannot read %s\n", path.c_str());
+      return 1;
+    }
     seeds.emplace_back(std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>());
-    fuzz::TheTarget().Run(fuzz::SplitFrames(seeds.back()));
+    const std::vector<fuzz::Frame> frames = fuzz::SplitFrames(seeds.back());
+    if (const size_t lost = Unreadable(frames); lost > 0 && is_folder) {
+      std::fprintf(stderr,
+                   "%s: %zu of %zu frames hold no message of their kind any more, so they test "
+                   "nothing; record new seeds (tools/fuzz_seeds.py)\n",
+                   path.c_str(), lost, frames.size());
+      return 1;
+    }
+    fuzz::TheTarget().Run(frames);
   }
   causeway::FakeRandom random(1);
   const fuzz::ByteMutator bytes = fuzz::SimpleBytes(random);
