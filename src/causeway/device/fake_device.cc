@@ -113,7 +113,10 @@ class FakeHostCopy final : public HostCopy {
   const int32_t dtype_;
 };
 
-int GlobalId(int node, int ordinal) { return node * 1024 + ordinal; }
+// Nodes come from the network: far ones wrap around.
+int GlobalId(int node, int ordinal) {
+  return static_cast<int>(static_cast<uint32_t>(node) * 1024u + static_cast<uint32_t>(ordinal));
+}
 
 absl::Status Deleted() { return absl::InvalidArgumentError("Array has been deleted."); }
 
