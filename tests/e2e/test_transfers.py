@@ -205,3 +205,48 @@ def test_a_source_that_dies_fails_its_transfers_only(
         client.do("result = float(jax.device_put(a, devices[1])[0])")
     assert client.do("result = float(jax.device_put(b, devices[1])[3])") == 3.0
     cluster.close()
+
+
+# How an array is given, and what it is: 200 times, and 20 times where it is large.
+WAYS = {
+    "device_put": ("lambda x: jax.device_put(x, jax.devices()[1])", "(64, n, np.float32)"),
+    "a sharded device_put": ("lambda x: jax.device_put(x, rows)", "(64, n, np.float32)"),
+    "jnp.asarray": ("jax.numpy.asarray", "(64, n, np.float32)"),
+    "jnp.array": ("jax.numpy.array", "(64, n, np.float32)"),
+    "jnp.array of 4 MiB": ("jax.numpy.array", "(1 << 20, n, np.float32)"),
+    "an operation": ("lambda x: jax.numpy.negative(x) * -1", "(64, n, np.float32)"),
+    "a program on one device": ("jax.jit(lambda x: x * 1)", "(64, n, np.float32)"),
+    "the same, of 64 bits": ("jax.jit(lambda x: x * 1)", "(64, n, np.float64)"),
+    "the same, of 1 MiB": ("jax.jit(lambda x: x * 1)", "(1 << 18, n, np.float32)"),
+    "one of two arguments": (
+        "lambda x, f=jax.jit(lambda a, b, c: b * c['w']): f(1.0, ones, {'w': x})",
+        "(64, n, np.float32)",
+    ),
+    "a program on all": (
+        "jax.jit(lambda x: x * 1, in_shardings=rows)",
+        "(64, n, np.float32)",
+    ),
+    "a program compiled before": (
+        "jax.jit(lambda x: x * 1).lower(np.ones(64, np.float32)).compile()",
+        "(64, n, np.float32)",
+    ),
+}
+
+
+def test_an_array_may_be_filled_again_at_once(shared: Cluster) -> None:
+    client = shared.client()
+    client.do("ones = jax.numpy.ones(64)")
+    wrong = {}
+    for way, (give, array) in WAYS.items():
+        wrong[way] = client.do(
+            f"""
+            give = {give}
+            result = 0
+            for n in range({20 if "<<" in array else 200}):
+                x = np.full{array}
+                y = give(x)
+                x[:] = -1
+                result += int((np.asarray(y) != n).any())
+            """
+        )
+    assert wrong == dict.fromkeys(WAYS, 0)

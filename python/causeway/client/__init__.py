@@ -136,7 +136,7 @@ PATCHES = (
     Patch(
         "array-copies",
         "causeway.client.repairs_array_copies",
-        "jnp.array(x) promises a copy, but the stock client reads x after it has returned",
+        "the stock client reads NumPy arrays after the call that was given them has returned",
     ),
     Patch(
         "cost-analysis",

@@ -138,7 +138,7 @@ def ahead_of_time():
     np.testing.assert_allclose(np.asarray(compiled(np.ones(4, np.float32))), 2)
 
 
-if "callbacks" in sys.argv[1:]:
+if "package" in sys.argv[1:]:
 
     @check
     def callbacks():
@@ -153,6 +153,17 @@ if "callbacks" in sys.argv[1:]:
             )
         )
         assert float(g(np.float32(2))) == 6.0
+
+    @check
+    def an_array_may_be_filled_again_at_once():
+        program = jax.jit(lambda x: x * 1)
+        compiled = program.lower(A).compile()
+        for give in (jnp.asarray, lambda x: jax.device_put(x, rows), program, compiled):
+            for n in range(50):
+                x = np.full(A.shape, n, A.dtype)
+                y = give(x)
+                x[:] = -1
+                assert (np.asarray(y) == n).all()
 
 
 print(f"{len(DONE)} checks with jax {jax.__version__}")
