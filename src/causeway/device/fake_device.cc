@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -17,9 +18,17 @@ namespace {
 
 int64_t WidthOf(int32_t dtype) { return dtype == 12 ? 8 : dtype == 11 || dtype == 4 ? 4 : 0; }
 
+// What does not fit an integer becomes the nearest that does; what is no number becomes 0.
+int32_t ToInt32(double value) {
+  if (!(value == value)) return 0;
+  constexpr double kLeast = std::numeric_limits<int32_t>::min();
+  constexpr double kMost = std::numeric_limits<int32_t>::max();
+  return static_cast<int32_t>(std::clamp(value, kLeast, kMost));
+}
+
 void Encode(int32_t dtype, double value, char* out) {
   const auto f = static_cast<float>(value);
-  const auto i = static_cast<int32_t>(value);
+  const int32_t i = ToInt32(value);
   const void* from = dtype == 12 ? static_cast<const void*>(&value)
                      : dtype == 11 ? static_cast<const void*>(&f)
                                    : static_cast<const void*>(&i);
