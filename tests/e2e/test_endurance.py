@@ -85,6 +85,8 @@ def test_sessions_leave_nothing_behind(shared: Any) -> None:
             return [session() for _ in range(count)]
         """
     )
+    # A worker's first compile takes some 50 MiB for good, and each worker compiles some programs.
+    client.do("for n in range(8): jax.jit(lambda v: v + n)(np.ones(4)).block_until_ready()", 120.0)
     client.do("run(20)", 120.0)
     gc.collect()
     pids = shared.pids()
