@@ -49,7 +49,8 @@ def client(config: dict[str, Any]) -> dict[str, Any]:
         def wait(state=state) -> None:
             jax.block_until_ready(state["values"])
 
-        size = 20 if config["quick"] else max(20, 400 // max(arguments, outputs))
+        # Long enough that waiting for each of the last results costs the chain little.
+        size = 20 if config["quick"] else max(100, 400 // max(arguments, outputs))
         found[f"{label} async"] = measure.batches(config, issue, wait, size, config["seconds"])
         found[f"{label} block"] = measure.each(
             config, lambda issue=issue, wait=wait: (issue(), wait()), config["seconds"]
