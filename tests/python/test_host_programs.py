@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from causeway.worker import dtypes, host_files, host_programs, text
+from causeway.worker import dtypes, host_files, host_parts, host_programs, text
 
 WORDS = np.array([["", "zwei"], ["d" * 300, "四"]], np.dtypes.StringDType())
 
@@ -24,13 +24,13 @@ def test_text_comes_back() -> None:
 
 def test_parts_are_copies() -> None:
     mine = np.arange(4, dtype=np.float32)
-    device, address, size, owner, dims = host_programs.part(3, mine)
+    device, address, size, owner, dims = host_parts.part(3, mine)
     mine[:] = 0
     assert (device, address, size, dims) == (3, owner.ctypes.data, 16, (4,))
     np.testing.assert_array_equal(owner, [0, 1, 2, 3])
 
 
-def _shard(device: int, value: np.ndarray) -> host_programs.Shard:
+def _shard(device: int, value: np.ndarray) -> host_parts.Shard:
     return device, dtypes.NUMBERS[value.dtype.name], value.tobytes(), value.shape
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from causeway.worker import dtypes, host_programs
+from causeway.worker import dtypes, host_parts
 
 
-def program(plan: dict[str, Any], worker: int, per_host: int) -> host_programs.Program:
+def program(plan: dict[str, Any], worker: int, per_host: int) -> host_parts.Program:
     return _Writer(plan["items"]) if plan["op"] == "write" else _Reader(plan, worker, per_host)
 
 
@@ -59,7 +59,7 @@ class _Writer:
     def close(self) -> None:
         pass
 
-    def run(self, args: Sequence[Sequence[host_programs.Shard]]) -> list[list[host_programs.Part]]:
+    def run(self, args: Sequence[Sequence[host_parts.Shard]]) -> list[list[host_parts.Part]]:
         start = time.monotonic()
         writes = [
             (item, self._write(item, shards, start))
@@ -77,7 +77,7 @@ class _Writer:
         futures = []
         for shard in shards:
             place = item["shards"][str(shard[0])]
-            value = host_programs.view(shard)
+            value = host_parts.view(shard)
             if list(value.shape) != [int(d) for d in place["dims"]]:
                 raise ValueError(
                     f"{item['name']} is an array of another shape than the request says"
@@ -110,7 +110,7 @@ class _Reader:
     def close(self) -> None:
         pass
 
-    def run(self, args: Sequence[Sequence[host_programs.Shard]]) -> list[list[host_programs.Part]]:
+    def run(self, args: Sequence[Sequence[host_parts.Shard]]) -> list[list[host_parts.Part]]:
         del args
         start = time.monotonic()
         reads = [(item, self._read(item, start)) for item in self._items]
@@ -119,7 +119,7 @@ class _Reader:
             values = {key: _wait(future, item, start) for key, (_, future) in shards.items()}
             results.append(
                 [
-                    host_programs.part(device, values[key])
+                    host_parts.part(device, values[key])
                     for key, (devices, _) in shards.items()
                     for device in devices
                 ]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxlib import _profiler
 
-from causeway.worker import host_programs
+from causeway.worker import host_parts
 
 
 class Profile:
@@ -26,7 +26,7 @@ class Profile:
         self._data: bytes | None = None
         self._timer: threading.Timer | None = None
 
-    def run(self, args: Sequence[Sequence[host_programs.Shard]]) -> list[list[host_programs.Part]]:
+    def run(self, args: Sequence[Sequence[host_parts.Shard]]) -> list[list[host_parts.Part]]:
         del args
         with self._lock:
             if self._session is None and self._data is None:
@@ -39,7 +39,7 @@ class Profile:
         # The client wants one text, on the first worker's first device.
         if self._worker != 0:
             return [[]]
-        return [[host_programs.part(0, np.array([said], np.dtypes.StringDType()))]]
+        return [[host_parts.part(0, np.array([said], np.dtypes.StringDType()))]]
 
     def close(self) -> None:
         with self._lock:

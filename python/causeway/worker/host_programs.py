@@ -1,9 +1,4 @@
-"""Programs that run in a worker's host memory: users' colocated Python, files, profiles.
-
-A program has run(args) and close(). `args` has one list of shards an argument, (device, element
-type, bytes, dims) each, with this worker's shards alone; so has the result, as (device, address,
-size, owner, dims). Both may be called from any thread, and may take as long as the user likes.
-"""
+"""Programs that run in a worker's host memory: users' colocated Python, files, profiles."""
 
 import json
 import os
@@ -11,11 +6,11 @@ import re
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
-from causeway.worker import dtypes, text
+from causeway.worker import host_parts
 
 # core::ProgramKind
 _PLUGIN, _COLOCATED_PYTHON = 1, 2
@@ -36,23 +31,14 @@ _KEPT_CODES = (
 )
 _TRACE_CHARS = 8000
 
-Shard = tuple[int, int, Any, tuple[int, ...]]
-Part = tuple[int, int, int, Any, tuple[int, ...]]
-
 _lock = threading.Lock()
 _devices = None
 
 
-class Program(Protocol):
-    def run(self, args: Sequence[Sequence[Shard]]) -> list[list[Part]]: ...
-
-    def close(self) -> None: ...
-
-
 def load(
     kind: int, name: str, code: bytes, worker: int, num_workers: int, devices_per_host: int
-) -> Program:
-    def make() -> Program:
+) -> host_parts.Program:
+    def make() -> host_parts.Program:
         if os.environ.get("CAUSEWAY_HOST_PROGRAMS") == "0":
             raise PermissionError(
                 "this cluster's workers run compiled programs only (CAUSEWAY_HOST_PROGRAMS=0)"
@@ -74,36 +60,15 @@ def load(
     return _Told(_telling(make, name, worker), name, worker)
 
 
-def part(device: int, array: np.ndarray) -> Part:
-    """A result's shard. Numbers are copied: the user may go on to change what he returned."""
-    dims = tuple(array.shape)
-    if array.dtype == np.dtypes.StringDType():
-        owner = np.frombuffer(text.encode(array), np.uint8)
-    else:
-        owner = np.array(array, order="C", copy=True)
-    return device, owner.ctypes.data, owner.nbytes, owner, dims
-
-
-def view(shard: Shard) -> np.ndarray:
-    """An argument's shard; numbers without a copy and not to be written to."""
-    _, number, block, dims = shard
-    if number == dtypes.TEXT:
-        return text.decode(block, dims)
-    dtype = dtypes.of(number)
-    if 0 in dims:
-        return np.empty(dims, dtype)
-    return np.frombuffer(block, dtype).reshape(dims)
-
-
 class _Told:
     """A program whose errors say whose they are."""
 
-    def __init__(self, program: Program, name: str, worker: int):
+    def __init__(self, program: host_parts.Program, name: str, worker: int):
         self._program = program
         self._name = name
         self._worker = worker
 
-    def run(self, args: Sequence[Sequence[Shard]]) -> list[list[Part]]:
+    def run(self, args: Sequence[Sequence[host_parts.Shard]]) -> list[list[host_parts.Part]]:
         return _telling(lambda: self._program.run(args), self._name, self._worker)
 
     def close(self) -> None:
@@ -166,7 +131,7 @@ class _ColocatedPython:
     def close(self) -> None:
         self._function = None
 
-    def run(self, args: Sequence[Sequence[Shard]]) -> list[list[Part]]:
+    def run(self, args: Sequence[Sequence[host_parts.Shard]]) -> list[list[host_parts.Part]]:
         import jax  # pylint: disable=import-outside-toplevel
 
         with jax.enable_x64(True):  # as they are, whatever the function uses
@@ -185,7 +150,7 @@ class _ColocatedPython:
     def _array(self, spec, shards):
         import jax  # pylint: disable=import-outside-toplevel
 
-        pieces = [jax.device_put(view(s), self._devices.device(s[0])) for s in shards]
+        pieces = [jax.device_put(host_parts.view(s), self._devices.device(s[0])) for s in shards]
         return jax.make_array_from_single_device_arrays(spec.shape, spec.sharding, pieces)
 
     def _parts(self, result, spec):
@@ -199,7 +164,7 @@ class _ColocatedPython:
                 f" {spec.dtype}{list(spec.shape)}"
             )
         return [
-            part(self._devices.logical(s.device), np.asarray(s.data))
+            host_parts.part(self._devices.logical(s.device), np.asarray(s.data))
             for s in result.addressable_shards
         ]
 
