@@ -64,6 +64,7 @@ class Replies : public proxy::ReplyStream {
   std::vector<int> due;
   bool writing = false;
 
+  void Read() override {}  // requests come from the input
   void Write(const ifrt::IfrtResponse& message, bool) override {
     CHECK(!writing);
     writing = true;

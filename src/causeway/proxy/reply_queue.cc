@@ -81,6 +81,11 @@ bool ReplyQueue::MayRead() {
   return !reading_held_;
 }
 
+void ReplyQueue::Read() {
+  absl::MutexLock lock(&mu_);
+  if (!finished_) stream_->Read();
+}
+
 void ReplyQueue::Finish(const grpc::Status& status) {
   absl::MutexLock lock(&mu_);
   if (finished_) return;

@@ -33,14 +33,16 @@ class Reply {
   ifrt::IfrtResponse* message_;
 };
 
-// Where replies go: one session's stream. Called with the queue's lock held, so neither method may
-// call back into the queue.
+// Where replies go: one session's stream. Called with the queue's lock held, so no method may call
+// back into the queue.
 class ReplyStream {
  public:
   virtual ~ReplyStream() = default;
   // Starts to write `message`, which stays until ReplyQueue::OnWriteDone. `more` is to follow at
   // once.
   virtual void Write(const ifrt::IfrtResponse& message, bool more) = 0;
+  // Starts to read the next request.
+  virtual void Read() = 0;
   virtual void Finish(const grpc::Status& status) = 0;
 };
 
@@ -64,6 +66,9 @@ class ReplyQueue {
   bool OnWriteDone(bool ok);
   // False: too many replies wait; OnWriteDone will tell when to read again.
   bool MayRead();
+  // Reads the next request, unless the stream has ended: gRPC counts what is under way, and takes a
+  // read that begins after the end for another life of a stream that is gone.
+  void Read();
   // Ends the stream; only the first call counts.
   void Finish(const grpc::Status& status);
 

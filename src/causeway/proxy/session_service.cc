@@ -53,7 +53,7 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
       replies_->Finish(ToGrpc(s));
       return;
     }
-    ReadNext();
+    replies_->Read();
   }
 
   void OnReadDone(bool ok) override {
@@ -87,6 +87,10 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
     // The transport may put both in one packet.
     if (more) options.set_buffer_hint();
     StartWrite(&message, options);
+  }
+  void Read() override {
+    request_ = google::protobuf::Arena::CreateMessage<ifrt::IfrtRequest>(&arena_);
+    StartRead(request_);
   }
   void Finish(const grpc::Status& status) override { ServerBidiReactor::Finish(status); }
 
@@ -130,7 +134,7 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
   // Reads the next request, or leaves it to whoever makes room for it. One reason at a time holds
   // the reader back, and all are asked again after it, so it is never woken twice.
   void GoOn() {
-    if (replies_->MayRead() && session_->MayRead(Later(&SessionStream::GoOn))) ReadNext();
+    if (replies_->MayRead() && session_->MayRead(Later(&SessionStream::GoOn))) replies_->Read();
   }
 
   // Whoever makes room may hold locks that going on needs, so another thread does that.
@@ -143,11 +147,6 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
         if (life->stream != nullptr) (life->stream->*what)();
       });
     };
-  }
-
-  void ReadNext() {
-    request_ = google::protobuf::Arena::CreateMessage<ifrt::IfrtRequest>(&arena_);
-    StartRead(request_);
   }
 
   void End(const char* reason, const grpc::Status& status) {
