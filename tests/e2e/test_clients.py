@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -60,6 +62,24 @@ def test_a_client_that_dies_frees_all_it_had(shared: Any) -> None:
     after = shared.wait_for("one session", lambda s: len(s["sessions"]) == 1)
     assert _bytes(after) <= _bytes(before)
     assert stays.do("result = np.asarray(kept * 2).tolist()") == [2.0 * (n + 1) for n in range(8)]
+
+
+def test_clients_that_die_far_ahead_leave_the_head_alone(fresh: Callable[..., Any]) -> None:
+    """The head had stopped reading them; what wakes it to read on comes after their end."""
+    cluster = fresh(slices=1, hosts_per_slice=1, devices_per_host=2)
+    head = cluster.pids()["head"]
+    for _ in range(2):
+        clients = [cluster.client() for _ in range(3)]
+        for client in clients:
+            client.do("f = jax.jit(lambda a: lax.fori_loop(0, 30, lambda i, v: v @ v * 0.5, a))")
+            client.do("y = f(jax.device_put(np.eye(128, dtype=np.float32), devices[0]))")
+            client.begin("while True: y = f(y)")
+        time.sleep(1.5)  # what they send is more than is read by now
+        for client in clients:
+            client.kill()
+        cluster.wait_for("no sessions", lambda s: not s["sessions"], 60.0)
+    assert cluster.pids()["head"] == head
+    assert cluster.client().do("result = float((jax.numpy.arange(4.0) * 2).sum())") == 12.0
 
 
 def test_a_client_that_ends_frees_all_it_had(shared: Any) -> None:
