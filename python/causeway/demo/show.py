@@ -151,12 +151,14 @@ def phases_of(
     recovery = head_api.status(cluster.ops_url)["recovery"]
     known = recovery["time"] - killed
     entered = recovery["drain_seconds"] + recovery["client_seconds"] + recovery["adopt_seconds"]
+    # Each is that of the slowest worker, and not all of them need be the same one's.
+    agreed = max(0.0, recovery["opened_seconds"] - entered)
     meanings = {
         "detect": (known, "from SIGKILL until the head knew, and had fenced off the old epoch"),
         "abort": (recovery["drain_seconds"], "survivors broke off what waited for the dead one"),
         "epoch": (recovery["client_seconds"], "a new XLA client in each survivor"),
         "adopt": (recovery["adopt_seconds"], "live arrays taken over, nothing copied"),
-        "agree": (recovery["opened_seconds"] - entered, "messages, until all were in the epoch"),
+        "agree": (agreed, "messages, until all were in the epoch"),
         "error": (resumed["lost_at"] - killed, "from SIGKILL until the program had the exception"),
         "resume": (resumed["seconds"], "from there, until the next step was done"),
         "in all": (resumed["seen"] - killed, "from SIGKILL until the next step was done"),
