@@ -11,13 +11,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from causeway.client import shared_memory as client_memory
 from causeway.cluster import head_api, launcher, paths, state
 from causeway.cluster.errors import ClusterError
 from causeway.cluster.options import ClusterOptions
 
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
-_SHARED = "/dev/shm"
-_SHARED_BYTES_MIN = 2 << 30  # as in causeway.client.shared_memory
 _JAX = ("0.10.2", "0.10.2")  # oldest and newest version the tests run with
 
 
@@ -109,7 +108,7 @@ def _memory() -> Finding:
 
 def _shared_memory() -> Finding:
     try:
-        free = shutil.disk_usage(_SHARED).free
+        free = shutil.disk_usage(client_memory.ROOT).free
         mounts = Path("/proc/self/mounts").read_text(errors="replace")
     except OSError:
         free, mounts = 0, ""
@@ -122,15 +121,15 @@ def shared_memory(mounts: str, free: int) -> Finding:
     options: list[str] | None = None
     for line in mounts.splitlines():
         fields = line.split()
-        if len(fields) > 3 and fields[1] == _SHARED:
+        if len(fields) > 3 and fields[1] == str(client_memory.ROOT):
             options = fields[3].split(",")  # the last one hides the others
-    room = f"{_SHARED} has {free / 2**30:.1f} GiB free"
-    if options is None or free < _SHARED_BYTES_MIN:
+    room = f"{client_memory.ROOT} has {free / 2**30:.1f} GiB free"
+    if options is None or free < client_memory.FREE_BYTES_MIN:
         return Finding(
             check,
             WARNING,
             f"{room}: large arrays take the network",
-            f"give {_SHARED} 2 GiB or more (of a container: --shm-size)",
+            f"give {client_memory.ROOT} 2 GiB or more (of a container: --shm-size)",
         )
     huge = next((one for one in options if one.startswith("huge=")), "huge=never")
     if huge in ("huge=always", "huge=within_size"):
@@ -139,7 +138,7 @@ def shared_memory(mounts: str, free: int) -> Finding:
         check,
         WARNING,
         f"{room}, in small pages: new memory there costs several times a copy",
-        f"as root: mount -o remount,huge=within_size {_SHARED}",
+        f"as root: mount -o remount,huge=within_size {client_memory.ROOT}",
     )
 
 

@@ -362,8 +362,8 @@ class JaxDevice final : public Device {
   const DeviceInfo info_;
   const std::function<bool(int, int)> is_ours_;
   PyObject* launch_name_ = nullptr;
-  // causeway_callbacks_failures of the library that Python has loaded; null without callbacks. Called
-  // for every heartbeat, which must not wait for the user's Python.
+  // causeway_callbacks_failures of the library that Python has loaded; null without callbacks.
+  // Called for every heartbeat, which must not wait for the user's Python.
   std::atomic<FailuresFunction> failures_{nullptr};
   absl::Mutex doors_mu_;
   std::shared_ptr<GlooDoors> doors_ ABSL_GUARDED_BY(doors_mu_);  // of the current epoch

@@ -142,7 +142,7 @@ class Worker final : public worker::GraphHost {
     graph_->CloseEpochs(open.epoch);
     Settle();
     // As the machine does: collectives are broken off again and again, since what one held back may
-    // begin another, and while a launch runs no epoch opens. Adopting its value would wait for ever.
+    // begin another, and while a launch runs no epoch opens. Adopting its value would never end.
     for (size_t cuts = watched_.size(); !watched_.empty() && cuts > 0; --cuts) {
       device_.AbortCollectives();
       Settle();

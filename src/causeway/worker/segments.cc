@@ -25,8 +25,8 @@ namespace {
 constexpr int64_t kStep = 1 << 20;
 // A mapping that was not used for so many others goes.
 constexpr size_t kMapsMax = 512;
-// Blocks of these sizes do not stay in a processor's caches, but libraries copy them as if they did:
-// each line that is written is read first. (Larger ones they copy as is done here.)
+// Blocks of these sizes do not stay in a processor's caches, but libraries copy them as if they
+// did: each line that is written is read first. (Larger ones they copy as is done here.)
 constexpr size_t kStreamBytesMin = 32 << 20;
 constexpr size_t kStreamBytesMax = 160 << 20;
 
