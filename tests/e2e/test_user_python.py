@@ -185,3 +185,19 @@ def test_a_client_is_killed_in_a_callback_for_one_device(cluster: Any, tmp_path:
         assert "DATA_LOSS" not in str(error)
     assert other.do("result = check()", 30.0) == CHECKED
     assert all(worker["state"] == "alive" for worker in cluster.status()["workers"])
+
+
+def test_a_callback_that_fails_for_one_device_of_the_only_host(
+    fresh: Callable[..., Any], tmp_path: Path
+) -> None:
+    """What waits in the memory of one process can be ended with the process alone."""
+    cluster = fresh(slices=1, hosts_per_slice=1, devices_per_host=2, announce_slices="true",
+                    head_flags=("--heartbeat=1s",))
+    client = cluster.client()
+    client.do(HELPERS.replace("for k in range(2)]", "for k in range(1)]"))
+    client.do(HALF.replace("WHAT", "lambda x: 1 / 0"))
+    client.begin("np.asarray(f(x))")
+    with pytest.raises(ClientError, match=r"(?s)slice 0 lost.*it left.*ZeroDivisionError"):
+        client.finish(60.0)
+    cluster.wait_for("its return", lambda s: s["complete"], 60.0)
+    assert client.do("result = check()", 30.0) == CHECKED

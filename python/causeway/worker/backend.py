@@ -249,12 +249,16 @@ class Backend:
             platforms.compile_target(self._name, _PASSES),
         )
 
-    def open_epoch(self, node, coordinator, num_nodes, callback_relay="", worker=0):
+    def open_epoch(
+        self, node, coordinator, num_nodes, callback_relay="", worker=0, num_workers=0
+    ):
         """Returns the address of causeway_callbacks_failures, or 0 without callbacks."""
-        client = self._platform.open(node, coordinator, num_nodes)
+        # A host without peers needs nobody's addresses, and its collectives stay in its memory.
+        alone = num_workers == 1
+        client = self._platform.open(None if alone else node, coordinator, num_nodes)
         by_node = {}
         for device in client.devices():
-            by_node.setdefault(device.process_index, []).append(device)
+            by_node.setdefault(node if alone else device.process_index, []).append(device)
         if node not in by_node:
             raise RuntimeError(f"INTERNAL: the topology does not list node {node}")
         self._epoch = _Epoch(client, by_node, node)

@@ -72,7 +72,8 @@ def distributed_client(node, coordinator):
 
 
 class Cpu:
-    """XLA:CPU with several devices; gloo between processes."""
+    """XLA:CPU with several devices; gloo between processes, the process's own memory where there
+    is only one."""
 
     def __init__(self, num_devices):
         from jaxlib import lapack  # pylint: disable=import-outside-toplevel
@@ -85,6 +86,9 @@ class Cpu:
         return Facts("cpu", "cpu", kinds, _version(), self._num_devices)
 
     def open(self, node, coordinator, num_nodes):
+        """An XLA client; `node` is None for the only host of a cluster."""
+        if node is None:
+            return xc.make_cpu_client(asynchronous=True, num_devices=self._num_devices)
         distributed = distributed_client(node, coordinator)
         host = _local_address(coordinator)
         with _new_threads_wait_their_turn():
@@ -147,7 +151,10 @@ class Plugin:
         return Facts("gpu", devices[0].device_kind, kinds, _version(), len(devices))
 
     def open(self, node, coordinator, num_nodes):
+        """An XLA client; `node` is None for the only host of a cluster."""
         options = self._options()
+        if node is None:
+            return xc.make_c_api_client(self._name, options, None)
         options["node_id"] = node
         options["num_nodes"] = num_nodes
         return xc.make_c_api_client(self._name, options, distributed_client(node, coordinator))

@@ -137,7 +137,9 @@ class Peer {
     return SendFrame(lane_, HelloOf(token).SerializeAsString());
   }
   // Says that nothing more comes.
-  bool Farewell() { return SendFrame(ControlFrame::kEnd, *wire::EncodeEnd(absl::OkStatus())); }
+  bool Farewell(const absl::Status& why = absl::OkStatus()) {
+    return SendFrame(ControlFrame::kEnd, *wire::EncodeEnd(why));
+  }
   // The commands that have come; at least one, or none at the end.
   std::vector<control::Command> Read() {
     std::vector<control::Command> commands;
@@ -360,6 +362,15 @@ TEST_F(ControlServiceTest, AnOrderlyEndDetachesAfterTheLastEvent) {
   EXPECT_EQ(sink_.events().size(), 1u);
   EXPECT_THAT(sink_.why(), HasSubstr("closed its control stream"));
   EXPECT_TRUE(worker->Finish().ok());
+}
+
+TEST_F(ControlServiceTest, AWorkerMaySayWhyItLeaves) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  ASSERT_NE(sink_.WaitLink(), nullptr);
+  ASSERT_TRUE(worker->Farewell(absl::AbortedError("its launches hang")));
+  ASSERT_TRUE(sink_.WaitDetached());
+  EXPECT_EQ(sink_.why(), "it left: its launches hang");
 }
 
 TEST_F(ControlServiceTest, CloseSendsWhatIsQueuedThenEndsTheCall) {

@@ -96,6 +96,8 @@ void WorkerConnection::OnFrames() {
 absl::Status WorkerConnection::OnFrame(const net::Frame& frame) {
   if (state_ == State::kNew) return Begin(frame);
   if (frame.kind == Kind(ControlFrame::kEnd)) {
+    const absl::Status why = wire::DecodeEnd(frame.payload);
+    if (!why.ok()) farewell_ = absl::StrCat("it left: ", why.message());
     Over(/*lost=*/false);
   } else if (frame.kind != Kind(ControlFrame::kMessage)) {
     return absl::InvalidArgumentError("a second greeting on one connection");
@@ -227,6 +229,7 @@ void WorkerConnection::Detach(bool lost) {
     door_->by_token.erase(admission_.token);
   }
   std::string why = attachment_->close_reason();
+  if (why.empty()) why = farewell_;
   if (why.empty()) why = HowProcessEnded(pid_, process_start_);
   if (why.empty()) why = lost ? "its connection was lost" : "it closed its control stream";
   door_->sink->OnDetached(worker_, admission_.incarnation, why);

@@ -80,6 +80,7 @@ class WorkerConnection : public net::EventLoop::Handler,
   std::shared_ptr<WorkerAttachment> attachment_;
   WorkerId worker_;
   core::WorkerAdmission admission_;
+  std::string farewell_;  // why it says it goes
   // Of a worker on this machine: its end can be asked of the kernel.
   int pid_ = 0;
   uint64_t process_start_ = 0;

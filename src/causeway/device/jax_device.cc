@@ -70,9 +70,10 @@ class JaxDevice final : public Device {
     spec_ = spec;
     const std::vector<ListeningSocket> older = ListeningSockets();
     ASSIGN_OR_RETURN(const PyRef failures,
-                     Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisi", spec.node,
+                     Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisii", spec.node,
                                                  spec.coordinator.c_str(), spec.num_nodes,
-                                                 spec.callbacks.c_str(), spec.worker)));
+                                                 spec.callbacks.c_str(), spec.worker,
+                                                 spec.num_workers)));
     failures_ = reinterpret_cast<FailuresFunction>(PyToInt(failures.get()));
     std::vector<ListeningSocket> newer = ListeningSockets();
     std::erase_if(newer, [&](const ListeningSocket& socket) {

@@ -79,6 +79,7 @@ struct EpochSpec {
   std::string callbacks;     // host:port of the relay of host callbacks; "" = none
   int num_nodes = 0;         // nodes of the published topology
   int worker = 0;
+  int num_workers = 0;       // 1: this host has no peers, ever
   int devices_per_host = 0;  // logical device d is device d % devices_per_host of its host
 };
 

@@ -33,7 +33,10 @@ class ControlClient {
   // reached for connect_timeout (at first) or reattach_timeout (later): UNAVAILABLE. After Leave it
   // does not attach again: CANCELLED.
   absl::Status Run();
-  void Leave() { leaving_ = true; }
+  void Leave(const absl::Status& why) {
+    leaving_ = true;
+    events_.End(why);
+  }
 
   // Sends an event to the head that this worker is attached to; dropped when it is to none.
   void Emit(Event event) { events_.Emit(std::move(event)); }

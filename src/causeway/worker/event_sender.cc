@@ -10,6 +10,7 @@
 #include <variant>
 
 #include "causeway/net/frames.h"
+#include "causeway/wire/control_codec.h"
 #include "causeway/wire/control_frames.h"
 #include "causeway/worker/command_codec.h"
 
@@ -33,6 +34,7 @@ void EventSender::Open(std::shared_ptr<net::Socket> socket) {
   mu_.Await(absl::Condition(&idle));  // nobody blocks inside
   out_.clear();
   sent_ = 0;
+  end_ = absl::OkStatus();
   socket_ = std::move(socket);
   queue_.Open();
 }
@@ -50,6 +52,14 @@ void EventSender::Emit(Event event) {
   if (!later) Pump();
 }
 
+void EventSender::End(const absl::Status& why) {
+  {
+    absl::MutexLock lock(&mu_);
+    end_ = why;
+  }
+  Pump();
+}
+
 void EventSender::Pump() {
   std::shared_ptr<net::Socket> socket;
   {
@@ -61,7 +71,7 @@ void EventSender::Pump() {
   while (true) {
     const bool all = SendWhatWaits(socket->fd());
     absl::MutexLock lock(&mu_);
-    if (all && socket_ == socket && !queue_.empty()) continue;
+    if (all && socket_ == socket && (!queue_.empty() || !end_.ok())) continue;
     stuck_ = !all && socket_ == socket;
     sending_ = stuck_;
     return;
@@ -74,7 +84,12 @@ bool EventSender::SendWhatWaits(int fd) {
       out_.clear();
       sent_ = 0;
       std::deque<Event> events = queue_.TakeSome(kBytesAtOnce);
-      if (events.empty()) return true;
+      if (events.empty()) {
+        absl::MutexLock lock(&mu_);
+        if (end_.ok()) return true;
+        net::AppendFrame(Kind(wire::ControlFrame::kEnd), *wire::EncodeEnd(end_), &out_);
+        end_ = absl::OkStatus();
+      }
       for (const Event& event : events) {
         net::AppendFrame(Kind(wire::ControlFrame::kMessage), EncodeEvent(event), &out_);
       }

@@ -24,6 +24,8 @@ class EventSender {
   void Close();
   // Dropped while nothing is open: the head asks anew whatever it still wants.
   void Emit(Event event);
+  // The head is told, after what was emitted before, that this worker leaves, and why.
+  void End(const absl::Status& why);
   // Blocks until Close, and sends what the socket did not take at once.
   void Drain();
 
@@ -37,6 +39,7 @@ class EventSender {
   std::shared_ptr<net::Socket> socket_ ABSL_GUARDED_BY(mu_);  // null: closed
   bool sending_ ABSL_GUARDED_BY(mu_) = false;  // somebody sends, or Drain is to
   bool stuck_ ABSL_GUARDED_BY(mu_) = false;    // Drain is to
+  absl::Status end_ ABSL_GUARDED_BY(mu_);      // not OK: to be sent when nothing else waits
   // Of the one who set sending_: encoded events and how much of them is sent.
   std::string out_;
   size_t sent_ = 0;

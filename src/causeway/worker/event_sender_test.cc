@@ -12,6 +12,8 @@
 
 #include "causeway/device/host_bytes.h"
 #include "causeway/net/frames.h"
+#include "causeway/wire/control_codec.h"
+#include "causeway/wire/control_frames.h"
 #include "control.pb.h"
 #include "gtest/gtest.h"
 
@@ -105,6 +107,23 @@ TEST_F(EventSenderTest, ASmallReadLeavesWithItsReply) {
   ASSERT_EQ(events.size(), 2u);
   EXPECT_EQ(events[0].fetch_data().bytes(), "abcd");
   EXPECT_EQ(events[1].reply().request(), 1u);
+}
+
+TEST_F(EventSenderTest, WhyItLeavesComesLast) {
+  sender_.Emit(Reply{.request = RequestId(1)});
+  sender_.End(absl::AbortedError("a hang"));
+  std::string bytes(1 << 10, '\0');
+  const ssize_t size = ::recv(head_.fd(), bytes.data(), bytes.size(), 0);
+  ASSERT_GT(size, 0);
+  const absl::Span<char> space = reader_.Space();
+  std::memcpy(space.data(), bytes.data(), static_cast<size_t>(size));
+  reader_.Received(static_cast<size_t>(size));
+  const auto reply = reader_.Next(), end = reader_.Next();
+  ASSERT_TRUE(reply.ok() && reply->has_value() && end.ok() && end->has_value());
+  EXPECT_EQ((*reply)->kind, Kind(wire::ControlFrame::kMessage));
+  EXPECT_EQ((*end)->kind, Kind(wire::ControlFrame::kEnd));
+  EXPECT_EQ(wire::DecodeEnd((*end)->payload), absl::AbortedError("a hang"));
+  EXPECT_TRUE(NothingThere());
 }
 
 TEST_F(EventSenderTest, AHeadThatIsGoneBlocksNobody) {

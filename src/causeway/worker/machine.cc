@@ -84,6 +84,7 @@ void Machine::OnCommand(Command command) {
 
 void Machine::On(Welcome welcome) {
   place_ = welcome.worker.value();
+  alone_ = welcome.num_workers == 1;
   host_->OnWelcome(welcome);
   // A collective of the old life may hold the operation lane.
   if (life_.exchange(welcome.incarnation.value()) != welcome.incarnation.value()) {
@@ -186,9 +187,16 @@ void Machine::LookForHalfFailed() {
     if (calling_ == 0) {
       looks_left_ = 0;
     } else if (called == called_then_) {
-      REACHED("machine.half_failed_launch");
-      const auto [epoch, seq] = ledger_.admitted();
-      ledger_.Refuse(epoch, seq, failures.latest);
+      if (alone_) {
+        // Nothing reaches those who wait in the memory of this process, and they hold its devices.
+        REACHED("machine.half_failed_alone");
+        host_->Leave(absl::StrCat("a callback failed for one of its devices, for which others wait"
+                                  " inside XLA: ", failures.latest.message()));
+      } else {
+        REACHED("machine.half_failed_launch");
+        const auto [epoch, seq] = ledger_.admitted();
+        ledger_.Refuse(epoch, seq, failures.latest);
+      }
     }
     called_then_ = called;
   }
@@ -375,6 +383,7 @@ void Machine::FinishOpening() {
                                               .callbacks = welcome_.callbacks,
                                               .num_nodes = welcome_.num_nodes,
                                               .worker = place_,
+                                              .num_workers = welcome_.num_workers,
                                               .devices_per_host = welcome_.devices_per_host});
     // Not now: the client of the user waits for its next step.
     if (ticks_until_forgetting_ == 0) ticks_until_forgetting_ = 2;

@@ -168,6 +168,7 @@ class Machine final : private GraphHost {
   int64_t callbacks_failed_ = 0;
   int64_t called_then_ = 0;
   int looks_left_ = 0;
+  bool alone_ = false;  // the cluster has no other host; the reader lane's
   std::atomic<int64_t> buffers_{0}, buffer_bytes_{0}, loads_{0}, launches_{0};
 
   mutable absl::Mutex progress_mu_;

@@ -212,8 +212,10 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
     ASSIGN_OR_RETURN(device::ArrayRef array, Use(*value));
     args.push_back(std::move(array));
   }
-  const bool may_half_fail =
-      launch.binding->bind.host_callbacks && launch.launch.seq != LaunchSeq(0);
+  // Programs of one host among several are left to gloo's own time limit.
+  const bool waits_inside = launch.launch.seq != LaunchSeq(0) ||
+                            (options_.num_workers == 1 && launch.binding->ordinals.size() > 1);
+  const bool may_half_fail = launch.binding->bind.host_callbacks && waits_inside;
   if (may_half_fail) host_->MayHalfFail(1);
   absl::StatusOr<device::Launched> issued =
       device_->Launch(*launch.binding->loaded, args, launch.launch.protect);

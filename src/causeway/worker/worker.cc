@@ -188,7 +188,7 @@ class Worker final : public MachineHost {
   void Leave(const std::string& why) override {
     LOG(ERROR) << "this process ends: " << why;
     leaving_ = true;
-    client_->Leave();
+    client_->Leave(absl::AbortedError(why));
     std::thread([] {
       absl::SleepFor(kFarewellMax);
       End();
