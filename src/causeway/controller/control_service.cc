@@ -86,6 +86,7 @@ class ControlService::Impl {
     ASSIGN_OR_RETURN(bulk_, net::EventLoop::Start("bulk"));
     door_->commands = commands_.get();
     door_->bulk = bulk_.get();
+    door_->writer = std::make_shared<CommandWriter>();
     commands_->Post([listening = std::make_shared<Listener>(door_, std::move(listener))] {
       listening->Start();
     });
@@ -112,6 +113,7 @@ class ControlService::Impl {
     for (const auto& attachment : ShutDoor()) {
       attachment->Ended(WorkerAttachment::Lane::kCommands, /*lost=*/true, absl::OkStatus());
     }
+    if (door_->writer != nullptr) door_->writer->Stop();
     // Connections move from the first loop to the second.
     commands_ = nullptr;
     bulk_ = nullptr;

@@ -11,7 +11,8 @@
 // a new life of the worker makes a clean start.
 //
 // One thread reads all control connections and calls the sink; commands are written by the threads
-// that send them. A second thread serves the bulk connections.
+// that send them or, when they go to many workers at once (core/send_burst.h), by one more. Another
+// thread serves the bulk connections.
 //
 // Thread safety: all methods are thread-safe. No thread is held by a worker.
 #pragma once

@@ -14,6 +14,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "causeway/core/send_burst.h"
 #include "causeway/net/frames.h"
 #include "causeway/net/sockets.h"
 #include "causeway/wire/control_codec.h"
@@ -307,6 +308,115 @@ TEST_F(ControlServiceTest, WhatMayWaitLeavesByItselfOrWithTheNextInOrder) {
   link->Send(FakeSink::Text("third"));
   while (reasons.size() < 4) read();
   EXPECT_THAT(reasons, ElementsAre("welcome", "first", "second", "third"));
+}
+
+// Links without a worker, which make a burst one to many.
+class CountingLink : public core::SendBurst::Link {
+ public:
+  void WriteQueued() override {
+    absl::MutexLock lock(&mu_);
+    writers_.push_back(std::this_thread::get_id());
+  }
+  bool HasAnswered() const override { return true; }
+  void HandOver(std::vector<std::shared_ptr<core::SendBurst::Link>>) override {
+    ADD_FAILURE() << "the first link of a burst hands all over";
+  }
+  std::vector<std::thread::id> writers() {
+    absl::MutexLock lock(&mu_);
+    return writers_;
+  }
+
+ private:
+  absl::Mutex mu_;
+  std::vector<std::thread::id> writers_;
+};
+
+std::vector<std::shared_ptr<CountingLink>> AddMany(core::SendBurst& burst) {
+  std::vector<std::shared_ptr<CountingLink>> links;
+  for (size_t i = 0; i < core::SendBurst::kOwnWritesToIdleMax; ++i) {
+    links.push_back(std::make_shared<CountingLink>());
+    burst.Add(links.back());
+  }
+  return links;
+}
+
+TEST_F(ControlServiceTest, NothingLeavesBeforeTheEndOfABurst) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  size_t commands = worker->Read().size();
+  ASSERT_EQ(commands, 1);
+  {
+    core::SendBurst burst;
+    for (int i = 0; i < 3; ++i) link->Send(FakeSink::Text("command"));
+    EXPECT_EQ(link->queued_bytes(), static_cast<int64_t>(3 * FakeSink::Text("command")->size()));
+  }
+  EXPECT_EQ(link->queued_bytes(), 0);  // written by this thread
+  while (commands < 4) commands += worker->Read().size();
+  EXPECT_EQ(commands, 4);
+}
+
+TEST_F(ControlServiceTest, ABurstToManyIsWrittenByAThreadOfItsOwnInOrder) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  constexpr int kBursts = 50;
+  std::vector<std::shared_ptr<CountingLink>> others;
+  for (int i = 0; i < kBursts; ++i) {
+    core::SendBurst burst;
+    link->Send(FakeSink::Text(absl::StrCat(i)));
+    // A link that waits already for the writer is not in the burst, and cannot hand it over.
+    if (i == 0) others = AddMany(burst);
+  }
+  int next = -1;  // the first is the welcome
+  while (next < kBursts) {
+    const std::vector<control::Command> commands = worker->Read();
+    ASSERT_FALSE(commands.empty());
+    for (const control::Command& command : commands) {
+      ASSERT_EQ(command.shutdown().reason(), next < 0 ? "welcome" : absl::StrCat(next));
+      ++next;
+    }
+  }
+  service_.Stop(absl::ZeroDuration());  // the writer is done with what it had begun
+  for (const auto& other : others) {
+    ASSERT_EQ(other->writers().size(), 1);
+    EXPECT_NE(other->writers()[0], std::this_thread::get_id());
+  }
+}
+
+TEST_F(ControlServiceTest, AWorkerHasAnsweredWhenItHasSentAnEventSinceTheLastBurst) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  ASSERT_FALSE(worker->Read().empty());
+  auto* const of_burst = dynamic_cast<core::SendBurst::Link*>(link.get());
+  ASSERT_NE(of_burst, nullptr);
+  EXPECT_TRUE(of_burst->HasAnswered());
+  {
+    core::SendBurst burst;
+    link->Send(FakeSink::Text("question"));
+  }
+  EXPECT_FALSE(of_burst->HasAnswered());
+  ASSERT_TRUE(worker->Send(control::Event()));
+  ASSERT_TRUE(sink_.WaitEvents(1));
+  EXPECT_TRUE(of_burst->HasAnswered());
+}
+
+TEST_F(ControlServiceTest, ABurstMayEndAfterTheService) {
+  auto worker = Connect();
+  ASSERT_TRUE(worker->Hello());
+  auto link = sink_.WaitLink();
+  ASSERT_NE(link, nullptr);
+  core::SendBurst burst;
+  link->Send(FakeSink::Text("late"));
+  const auto others = AddMany(burst);
+  service_.Stop(absl::ZeroDuration());
+  burst.Release();
+  EXPECT_EQ(link->queued_bytes(), 0);
+  for (const auto& other : others) EXPECT_TRUE(other->writers().empty());
 }
 
 TEST_F(ControlServiceTest, ARefusalReachesTheWorkerInFull) {

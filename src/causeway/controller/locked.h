@@ -6,6 +6,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "causeway/controller/controller.h"
+#include "causeway/core/send_burst.h"
 
 namespace causeway::controller {
 
@@ -20,6 +21,7 @@ class ABSL_SCOPED_LOCKABLE Controller::Locked {
     std::vector<absl::AnyInvocable<void() &&>> deferred;
     deferred.swap(controller_->deferred_);
     controller_->mu_.Unlock();
+    sends_.Release();
     for (auto& callback : deferred) std::move(callback)();
   }
   Locked(const Locked&) = delete;
@@ -27,6 +29,7 @@ class ABSL_SCOPED_LOCKABLE Controller::Locked {
 
  private:
   Controller* const controller_;
+  core::SendBurst sends_;
 };
 
 }  // namespace causeway::controller

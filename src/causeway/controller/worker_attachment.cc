@@ -21,9 +21,11 @@ namespace causeway::controller {
 using wire::ControlFrame;
 
 WorkerAttachment::WorkerAttachment(Timers& timers, Options options, net::EventLoop& commands,
-                                   net::EventLoop& bulk, std::shared_ptr<net::Socket> socket)
+                                   net::EventLoop& bulk, std::shared_ptr<CommandWriter> writer,
+                                   std::shared_ptr<net::Socket> socket)
     : timers_(timers),
       options_(std::move(options)),
+      writer_(std::move(writer)),
       mark_(SharedFolder::NewMark()),
       outbox_({.checksums = options_.checksums}) {
   attach_.loop = &commands;
@@ -50,8 +52,22 @@ void WorkerAttachment::Send(std::shared_ptr<const std::string> command) {
   absl::MutexLock lock(&mu_);
   if (closing_ || attach_.socket == nullptr) return;
   outbox_.PushCommand(std::move(command));
+  if (in_burst_) return;
+  if (core::SendBurst* const burst = core::SendBurst::Current(); burst != nullptr) {
+    in_burst_ = true;
+    return burst->Add(shared_from_this());
+  }
   PumpCommands();
 }
+
+void WorkerAttachment::WriteQueued() {
+  absl::MutexLock lock(&mu_);
+  in_burst_ = false;
+  answered_ = false;  // before the write: the answer may come at once
+  PumpCommands();
+}
+
+void WorkerAttachment::HandOver(CommandWriter::Links links) { writer_->Write(std::move(links)); }
 
 void WorkerAttachment::SendSoon(std::shared_ptr<const std::string> command) {
   absl::MutexLock lock(&mu_);

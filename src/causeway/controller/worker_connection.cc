@@ -102,6 +102,7 @@ absl::Status WorkerConnection::OnFrame(const net::Frame& frame) {
   } else if (frame.kind != Kind(ControlFrame::kMessage)) {
     return absl::InvalidArgumentError("a second greeting on one connection");
   } else if (state_ == State::kCommands) {
+    attachment_->Heard();
     door_->sink->OnEvent(worker_, admission_.incarnation, frame.payload);
   }
   return absl::OkStatus();  // a bulk connection is read only to hear of its end
@@ -131,7 +132,7 @@ absl::Status WorkerConnection::Admit(const core::WorkerHello& hello) {
     process_start_ = ProcessStart(pid_);
   }
   auto attachment = std::make_shared<WorkerAttachment>(*door_->timers, door_->data, *door_->commands,
-                                                       *door_->bulk, socket_);
+                                                       *door_->bulk, door_->writer, socket_);
   attachment->SetWorkerMemory(hello.memory);
   absl::StatusOr<core::WorkerAdmission> admission =
       door_->sink->OnAttached(hello, attachment);

@@ -36,6 +36,7 @@ struct WorkerDoor {
   liveness::DeathWatch* deaths = nullptr;  // may be null
   net::EventLoop* commands = nullptr;
   net::EventLoop* bulk = nullptr;
+  std::shared_ptr<CommandWriter> writer;  // attachments may outlive it
 
   absl::Mutex mu;
   bool shut_down ABSL_GUARDED_BY(mu) = false;  // nobody is admitted any more
