@@ -349,7 +349,9 @@ TEST_F(ControlServiceTest, NothingLeavesBeforeTheEndOfABurst) {
   ASSERT_EQ(commands, 1);
   {
     core::SendBurst burst;
-    for (int i = 0; i < 3; ++i) link->Send(FakeSink::Text("command"));
+    link->Send(FakeSink::Text("command"));
+    link->SendSoon(FakeSink::Text("command"));
+    link->Send(FakeSink::Text("command"));
     EXPECT_EQ(link->queued_bytes(), static_cast<int64_t>(3 * FakeSink::Text("command")->size()));
   }
   EXPECT_EQ(link->queued_bytes(), 0);  // written by this thread

@@ -73,7 +73,7 @@ void WorkerAttachment::SendSoon(std::shared_ptr<const std::string> command) {
   absl::MutexLock lock(&mu_);
   if (closing_ || attach_.socket == nullptr) return;
   outbox_.PushCommand(std::move(command));
-  if (std::exchange(soon_, true)) return;
+  if (in_burst_ || std::exchange(soon_, true)) return;
   attach_.loop->PostSoon([weak = weak_from_this()] {
     const auto self = weak.lock();
     if (self == nullptr) return;
