@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <iterator>
 #include <list>
+#include <new>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -21,6 +22,10 @@ constexpr size_t kAlignment = 64;
 constexpr size_t kHugePage = size_t{2} << 20;
 // Freed large blocks that are kept for the next transfers; those that were freed first go first.
 constexpr size_t kSpareBytesMax = size_t{512} << 20;
+// Small pieces share allocations up to this size: one that lives for long holds no more than that.
+constexpr size_t kRunBytes = 16 << 10;
+
+size_t Aligned(size_t size) { return (size + kAlignment - 1) / kAlignment * kAlignment; }
 
 // Large blocks that nobody uses. Thread safety: thread-safe.
 class Spares {
@@ -88,6 +93,16 @@ class Spares {
 
 }  // namespace
 
+std::shared_ptr<HostBlock> HostBlock::Make(const char* data, size_t size,
+                                           std::shared_ptr<void> owner) {
+  // One allocation; only here may it be made.
+  struct Made : HostBlock {
+    Made(const char* data, size_t size, std::shared_ptr<void> owner)
+        : HostBlock(data, size, std::move(owner)) {}
+  };
+  return std::make_shared<Made>(data, size, std::move(owner));
+}
+
 std::shared_ptr<HostBlock> HostBlock::Allocate(size_t size) {
   if (size > SIZE_MAX / 2) return nullptr;
   std::shared_ptr<void> owner;
@@ -105,18 +120,65 @@ std::shared_ptr<HostBlock> HostBlock::Allocate(size_t size) {
                                   [memory](void*) { std::free(memory); });
   }
   const char* const data = static_cast<const char*>(owner.get());
-  return std::shared_ptr<HostBlock>(new HostBlock(data, size, std::move(owner)));
+  return Make(data, size, std::move(owner));
+}
+
+// Blocks and their bytes in one allocation.
+struct HostBlock::Run {
+  Run(size_t blocks_max, size_t bytes)
+      : memory(static_cast<char*>(
+            std::malloc(sizeof(HostBlock) * blocks_max + bytes + kAlignment))),
+        next(reinterpret_cast<char*>(
+            Aligned(reinterpret_cast<uintptr_t>(memory) + sizeof(HostBlock) * blocks_max))) {}
+  ~Run() {
+    for (size_t i = 0; i < num_blocks; ++i) blocks()[i].~HostBlock();
+    std::free(memory);
+  }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+  HostBlock* blocks() { return reinterpret_cast<HostBlock*>(memory); }
+  HostBlock* Add(size_t size) {
+    auto* const block = new (blocks() + num_blocks++) HostBlock(next, size, nullptr);
+    next += Aligned(size);
+    return block;
+  }
+  char* const memory;
+  char* next;  // where the next block's bytes lie
+  size_t num_blocks = 0;
+};
+
+std::vector<std::shared_ptr<HostBlock>> HostBlock::AllocateAll(absl::Span<const size_t> sizes) {
+  std::vector<std::shared_ptr<HostBlock>> all;
+  all.reserve(sizes.size());
+  while (all.size() < sizes.size()) {
+    const absl::Span<const size_t> rest = sizes.subspan(all.size());
+    size_t count = 0, bytes = 0;
+    for (; count < rest.size() && rest[count] < kRunBytes; ++count) {
+      const size_t with_next = bytes + Aligned(rest[count]);
+      if (with_next + sizeof(HostBlock) * (count + 1) > kRunBytes) break;
+      bytes = with_next;
+    }
+    if (count <= 1) {
+      all.push_back(Allocate(rest[0]));
+      if (all.back() == nullptr) return {};
+      continue;
+    }
+    auto run = std::make_shared<Run>(count, bytes);
+    if (run->memory == nullptr) return {};
+    for (size_t i = 0; i < count; ++i) all.emplace_back(run, run->Add(rest[i]));
+  }
+  return all;
 }
 
 HostBytes HostBlock::FromString(std::string bytes) {
   auto owner = std::make_shared<std::string>(std::move(bytes));
   const char* data = owner->data();
   const size_t size = owner->size();
-  return HostBytes(new HostBlock(data, size, std::move(owner)));
+  return Make(data, size, std::move(owner));
 }
 
 HostBytes HostBlock::Borrow(const char* data, size_t size, std::shared_ptr<void> owner) {
-  return HostBytes(new HostBlock(data, size, std::move(owner)));
+  return Make(data, size, std::move(owner));
 }
 
 }  // namespace causeway::device

@@ -8,6 +8,10 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/types/span.h"
 
 namespace causeway::device {
 
@@ -18,6 +22,9 @@ class HostBlock {
  public:
   // Uninitialised memory of `size` bytes. Returns null when the machine has not that much.
   static std::shared_ptr<HostBlock> Allocate(size_t size);
+  // As many blocks, in order. Neighbours that are small lie in one allocation of at most 16 KiB,
+  // which lives as long as any of them. Empty when the machine has not that much.
+  static std::vector<std::shared_ptr<HostBlock>> AllocateAll(absl::Span<const size_t> sizes);
   // Takes over a string; its alignment is the allocator's.
   static HostBytes FromString(std::string bytes);
   // Memory that lives as long as `owner`.
@@ -25,10 +32,13 @@ class HostBlock {
 
   const char* data() const { return data_; }
   size_t size() const { return size_; }
-  // Only before the block is shared, and only on blocks from Allocate().
+  // Only before the block is shared, and only on blocks that were allocated here.
   char* mutable_data() { return const_cast<char*>(data_); }
 
  private:
+  struct Run;
+  static std::shared_ptr<HostBlock> Make(const char* data, size_t size,
+                                         std::shared_ptr<void> owner);
   HostBlock(const char* data, size_t size, std::shared_ptr<void> owner)
       : data_(data), size_(size), owner_(std::move(owner)) {}
 

@@ -68,6 +68,8 @@ DataPlane::~DataPlane() {
   absl::MutexLock lock(&mu_);
   closing_ = true;
   peers.swap(peers_);
+  senders_.clear();
+  addresses_.clear();
 }
 
 void DataPlane::Configure(const std::string& token, bool checksums) {
@@ -82,6 +84,7 @@ void DataPlane::SetPeers(std::vector<std::string> addresses, std::vector<std::st
   addresses_ = std::move(addresses);
   memories_ = std::move(memories);
   memories_.resize(addresses_.size());
+  senders_.assign(addresses_.size(), nullptr);
   for (auto it = peers_.begin(); it != peers_.end();) {
     const auto current = it++;
     if (std::find(addresses_.begin(), addresses_.end(), current->first) != addresses_.end()) {
@@ -109,25 +112,30 @@ void DataPlane::Push(WorkerId to, TransferId transfer, absl::StatusOr<device::Ho
                                                         " was gone when bytes were sent to it")));
     return;
   }
-  std::unique_ptr<PeerSender>& peer = peers_[addresses_[index]];
-  if (peer == nullptr) {
-    const bool shared = segments_ != nullptr && memories_[index] == memory_;
-    peer = std::make_unique<PeerSender>(
-        PeerSender::Options{.peer = to,
-                            .address = addresses_[index],
-                            .token = token_,
-                            .segments = shared ? segments_.get() : nullptr,
-                            .checksums = checksums_,
-                            .lanes = LanesFor(options_.lanes),
-                            .damage_chunk = options_.damage_chunk,
-                            .stats = &stats_},
-        [this, to](TransferId id, absl::Status why) {
-          options_.on_failed(to, id, std::move(why));
-        });
-    LOG(INFO) << "transfers to worker " << to << " at " << addresses_[index]
-              << (shared ? " go through shared memory" : " go over the network");
+  PeerSender*& sender = senders_[index];
+  if (sender == nullptr) {
+    std::unique_ptr<PeerSender>& peer = peers_[addresses_[index]];
+    if (peer == nullptr) peer = MakeSender(to);
+    sender = peer.get();
   }
-  peer->Push(transfer, std::move(bytes));
+  sender->Push(transfer, std::move(bytes));
+}
+
+std::unique_ptr<PeerSender> DataPlane::MakeSender(WorkerId to) {
+  const size_t index = static_cast<size_t>(to.value());
+  const bool shared = segments_ != nullptr && memories_[index] == memory_;
+  LOG(INFO) << "transfers to worker " << to << " at " << addresses_[index]
+            << (shared ? " go through shared memory" : " go over the network");
+  return std::make_unique<PeerSender>(
+      PeerSender::Options{.peer = to,
+                          .address = addresses_[index],
+                          .token = token_,
+                          .segments = shared ? segments_.get() : nullptr,
+                          .checksums = checksums_,
+                          .lanes = LanesFor(options_.lanes),
+                          .damage_chunk = options_.damage_chunk,
+                          .stats = &stats_},
+      [this, to](TransferId id, absl::Status why) { options_.on_failed(to, id, std::move(why)); });
 }
 
 bool DataPlane::IsPeerPort(int port) const {

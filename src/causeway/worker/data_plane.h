@@ -56,6 +56,7 @@ class DataPlane {
 
  private:
   explicit DataPlane(Options options);
+  std::unique_ptr<PeerSender> MakeSender(WorkerId to) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   const Options options_;
   TransferStats stats_;
@@ -70,6 +71,7 @@ class DataPlane {
   std::vector<std::string> addresses_ ABSL_GUARDED_BY(mu_);
   std::vector<std::string> memories_ ABSL_GUARDED_BY(mu_);
   std::map<std::string, std::unique_ptr<PeerSender>> peers_ ABSL_GUARDED_BY(mu_);  // by address
+  std::vector<PeerSender*> senders_ ABSL_GUARDED_BY(mu_);  // of peers_, by worker; null: not yet
   std::vector<std::unique_ptr<PeerSender>> leaving_ ABSL_GUARDED_BY(mu_);  // of peers that are gone
 
   std::unique_ptr<PeerServer> server_;  // last: it asks for the token

@@ -450,13 +450,14 @@ class RawPeer {
   }
   absl::StatusOr<control::PushReply> Reply() {
     control::PushReply reply;
-    auto head = ReceiveFrame(fd(), &reply);
+    auto head = source_.Next(&reply);
     if (!head.ok()) return head.status();
     return reply;
   }
 
  private:
   net::Socket socket_;
+  FrameSource source_{socket_.fd()};
 };
 
 TEST_F(DataPlaneTest, WhatIsNoFrameEndsTheConnection) {
@@ -469,15 +470,19 @@ TEST_F(DataPlaneTest, WhatIsNoFrameEndsTheConnection) {
   EXPECT_FALSE(stranger.Reply().ok());
 
   for (const std::string& garbage :
-       {std::string(64, '\xff'), std::string("CWF1\xff\xff\xff\xff\1\0\0\0\0\0\0\0", 16),
-        std::string("CWF1\4\0\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff", 20)}) {
+       {std::string(64, '\xff'), "CWF2\xff\xff\xff\xff" + std::string(16, '\0'),
+        std::string("CWF2\4\0\0\0", 8) + std::string(16, '\0') + std::string(4, '\xff'),
+        std::string("CWF2\0\0\0\0\xff\xff\xff\xff", 12) + std::string(12, '\0'),
+        // One whole block of 1 byte, and no body for it.
+        std::string("CWF2\0\0\0\0\1\0\0\0", 12) + std::string(12 + 16, '\0') +
+            std::string("\1\0\0\0\0\0\0\0", 8)}) {
     RawPeer peer(to, "secret");
     ASSERT_TRUE(net::SendAll(peer.fd(), garbage).ok());
     EXPECT_FALSE(peer.Reply().ok());
   }
   RawPeer cut(to, "secret");
   ASSERT_TRUE(cut.Send(1, 0, 1000, std::string(400, 'a')).ok());
-  ASSERT_TRUE(net::SendAll(cut.fd(), absl::string_view("CWF1\4\0", 6)).ok());
+  ASSERT_TRUE(net::SendAll(cut.fd(), absl::string_view("CWF2\4\0", 6)).ok());
   (void)::shutdown(cut.fd(), SHUT_WR);
   EXPECT_FALSE(cut.Reply().ok());
   EXPECT_TRUE(to.AwaitNothingPartial());
@@ -517,6 +522,78 @@ TEST_F(DataPlaneTest, PartsThatDoNotFitAreRefusedAndTheRestArrives) {
   ASSERT_TRUE(reply.ok()) << reply.status();
   ASSERT_EQ(reply->done_size(), 1);
   EXPECT_EQ(Text(to.Take(Id(6))), "abcdef");
+}
+
+TEST_F(DataPlaneTest, WholeBlocksOfOneFrameAreAnsweredInOne) {
+  End to;
+  to.plane().Configure("secret", false);
+  RawPeer peer(to, "secret");
+  std::vector<WholeBlock> wholes(3);
+  for (uint64_t i = 0; i < 3; ++i) {
+    wholes[i].transfer = Id(i).value();
+    wholes[i].size = 5 * (i % 2);
+  }
+  wholes[2] = wholes[1];  // twice
+  std::string bytes = "hellohello";
+  ASSERT_TRUE(
+      SendFrame(peer.fd(), control::PushBatch(), {{bytes.data(), bytes.size()}}, wholes).ok());
+  auto reply = peer.Reply();
+  ASSERT_TRUE(reply.ok()) << reply.status();
+  EXPECT_EQ(reply->done_size(), 3);
+  EXPECT_EQ(Text(to.Take(Id(0))), "");
+  EXPECT_EQ(Text(to.Take(Id(1))), "hello");
+}
+
+TEST_F(DataPlaneTest, AnswersCountInWhateverOrderTheyCome) {
+  End from;
+  auto listener = *net::Listen("127.0.0.1", 0);
+  (void)net::SetBlocking(listener.fd(), true);
+  from.plane().Configure("secret", false);
+  from.plane().SetPeers({"", absl::StrCat("127.0.0.1:", net::LocalPort(listener.fd()))}, {"", ""});
+  const uint64_t kBlocks = 300, kRefused = 77;
+  for (uint64_t i = 0; i < kBlocks; ++i) {
+    from.plane().Push(WorkerId(1), Id(i), device::HostBlock::FromString(absl::StrCat("small ", i)));
+  }
+  auto socket = *net::Accept(listener.fd());
+  FrameSource source(socket.fd());
+  control::PushBatch batch;
+  std::vector<WholeBlock> wholes;
+  ASSERT_TRUE(source.Next(&batch).ok());
+  EXPECT_EQ(batch.token(), "secret");
+  std::vector<uint64_t> come;
+  int attempts_of_the_refused = 0;
+  while (come.size() < kBlocks) {
+    auto head = source.Next(&batch, &wholes);
+    ASSERT_TRUE(head.ok()) << head.status();
+    std::string body(head->body_bytes, '\0');
+    ASSERT_TRUE(source.Body(body.data(), body.size()).ok());
+    for (const WholeBlock& whole : wholes) {
+      if (TransferId(whole.transfer) != Id(kRefused)) {
+        come.push_back(whole.transfer);
+        continue;
+      }
+      EXPECT_EQ(whole.attempt, attempts_of_the_refused++);
+      if (whole.attempt > 0) {
+        come.push_back(whole.transfer);
+        continue;
+      }
+      control::PushReply reply;
+      control::PushProblem* problem = reply.add_problems();
+      problem->set_transfer(whole.transfer);
+      problem->mutable_status()->set_code(static_cast<int>(absl::StatusCode::kDataLoss));
+      ASSERT_TRUE(SendFrame(socket.fd(), reply).ok());
+    }
+  }
+  control::PushReply reply;
+  for (auto it = come.rbegin(); it != come.rend(); ++it) {
+    reply.add_done(*it);
+    if (*it % 5 == 0) reply.add_done(*it);  // said twice
+  }
+  reply.add_done(Id(kBlocks).value());  // never sent
+  ASSERT_TRUE(SendFrame(socket.fd(), reply).ok());
+  EXPECT_EQ(from.AwaitNumber("push_stream_transfers", kBlocks), static_cast<int64_t>(kBlocks));
+  EXPECT_EQ(from.plane().stats().Numbers()["push_retries"], 1);
+  EXPECT_EQ(from.plane().stats().Numbers()["push_failures"], 0);
 }
 
 }  // namespace

@@ -11,7 +11,6 @@
 #include "causeway/base/status_macros.h"
 #include "causeway/worker/peer_frames.h"
 #include "control.pb.h"
-#include "google/protobuf/arena.h"
 
 namespace causeway::worker {
 namespace {
@@ -57,7 +56,7 @@ void PeerLane::Loop() {
         work = sender.NextWork(index_);
       }
     }
-    if (status.ok() && !work.items.empty()) {
+    if (status.ok() && (work.batch != nullptr || work.item != nullptr)) {
       if (!socket_) status = Connect();
       if (status.ok()) status = Send(work);
     }
@@ -100,53 +99,83 @@ void PeerLane::Disconnect() {
   socket_ = net::Socket();
 }
 
-absl::Status PeerLane::Send(PeerSender::Work& work) {
+absl::Status PeerLane::Send(const PeerSender::Work& work) {
+  return work.batch != nullptr ? SendBatch(work.batch) : SendPart(work);
+}
+
+absl::Status PeerLane::SendBatch(const PeerSender::BatchRef& batch) {
   PeerSender& sender = *sender_;
-  google::protobuf::Arena arena;  // one piece of memory for all small blocks' descriptions
-  control::PushBatch& batch = *google::protobuf::Arena::CreateMessage<control::PushBatch>(&arena);
+  control::PushBatch message;  // of what is no small block
+  std::vector<WholeBlock> wholes;
   std::vector<iovec> body;
-  for (size_t i = 0; i < work.items.size(); ++i) {
-    const PeerSender::ItemRef& item = work.items[i];
+  wholes.reserve(batch->items.size());
+  body.reserve(batch->items.size() + 1);  // and the frame's head
+  for (PeerSender::Item& item : batch->items) {
+    const int64_t size = item.size();
+    if (item.bytes.ok() && !sender.TakesSegment(item)) {
+      WholeBlock& whole = wholes.emplace_back();
+      whole.transfer = item.transfer.value();
+      whole.attempt = static_cast<uint16_t>(item.attempt);
+      whole.size = static_cast<uint32_t>(size);
+      const char* const bytes = (*item.bytes)->data();
+      if (sender.options_.checksums) {
+        whole.has_checksum = 1;
+        whole.checksum = sender.Checksum(bytes, size);
+      }
+      if (size > 0) body.push_back({const_cast<char*>(bytes), static_cast<size_t>(size)});
+      continue;
+    }
     std::string segment;
-    if (!work.is_part && sender.TakesSegment(*item)) {
-      segment = sender.HandSegment(item);
+    if (item.bytes.ok()) {
+      segment = sender.HandSegment(batch, item);
       if (segment.empty()) continue;  // queued again, for the network
     }
-    control::Data* data = batch.add_data();
-    data->set_transfer(item->transfer.value());
-    data->set_attempt(work.attempts[i]);
-    data->set_total(item->size());
-    if (!item->bytes.ok()) {
-      data->mutable_error()->set_code(static_cast<int>(item->bytes.status().code()));
-      data->mutable_error()->set_message(std::string(item->bytes.status().message()));
+    control::Data* data = message.add_data();
+    data->set_transfer(item.transfer.value());
+    data->set_attempt(item.attempt);
+    data->set_total(size);
+    if (!item.bytes.ok()) {
+      data->mutable_error()->set_code(static_cast<int>(item.bytes.status().code()));
+      data->mutable_error()->set_message(std::string(item.bytes.status().message()));
       continue;
     }
-    const char* bytes = (*item->bytes)->data() + work.offset;
-    const int64_t size = work.is_part ? work.size : item->size();
-    if (sender.options_.checksums) {
-      data->set_has_checksum(true);
-      data->set_checksum(sender.Checksum(bytes, size));
-    }
-    if (!segment.empty()) {
-      data->set_segment(segment);
-      continue;
-    }
-    data->set_offset(work.offset);
-    data->set_size(size);
-    if (size > 0) body.push_back({const_cast<char*>(bytes), static_cast<size_t>(size)});
+    data->set_segment(segment);
+    if (!sender.options_.checksums) continue;
+    data->set_has_checksum(true);
+    data->set_checksum(sender.Checksum((*item.bytes)->data(), size));
   }
-  return batch.data_size() == 0 ? absl::OkStatus() : SendFrame(socket_.fd(), batch, std::move(body));
+  if (message.data_size() == 0 && wholes.empty()) return absl::OkStatus();
+  return SendFrame(socket_.fd(), message, std::move(body), wholes);
+}
+
+absl::Status PeerLane::SendPart(const PeerSender::Work& work) {
+  PeerSender& sender = *sender_;
+  control::PushBatch batch;
+  control::Data* data = batch.add_data();
+  data->set_transfer(work.item->transfer.value());
+  data->set_attempt(work.attempt);
+  data->set_total(work.item->size());
+  data->set_offset(work.offset);
+  data->set_size(work.size);
+  const char* bytes = (*work.item->bytes)->data() + work.offset;
+  if (sender.options_.checksums) {
+    data->set_has_checksum(true);
+    data->set_checksum(sender.Checksum(bytes, work.size));
+  }
+  return SendFrame(socket_.fd(), batch,
+                   {{const_cast<char*>(bytes), static_cast<size_t>(work.size)}});
 }
 
 void PeerLane::ReadReplies(int fd) {
   PeerSender& sender = *sender_;
+  FrameSource source(fd);
   control::PushReply reply;
   absl::Status end;
   while (true) {
-    end = ReceiveFrame(fd, &reply).status();
+    end = source.Next(&reply).status();
     if (end.ok() && reply.has_refused()) end = FromWire(reply.refused());
     if (!end.ok()) break;
-    if (reply.done_size() > 0) sender.Confirmed({reply.done().begin(), reply.done().end()});
+    if (reply.done_size() > 0) sender.Confirmed(reply.done());
     for (const control::PushProblem& problem : reply.problems()) {
       sender.Refused(TransferId(problem.transfer()), problem.attempt(),
                      FromWire(problem.status()));

@@ -26,7 +26,9 @@ class PeerLane {
  private:
   void Loop();
   absl::Status Connect();
-  absl::Status Send(PeerSender::Work& work);
+  absl::Status Send(const PeerSender::Work& work);
+  absl::Status SendBatch(const PeerSender::BatchRef& batch);
+  absl::Status SendPart(const PeerSender::Work& work);
   void ReadReplies(int fd);
   void Disconnect();
 

@@ -23,6 +23,7 @@ constexpr int kAttemptsMax = 2;
 // Small blocks travel together up to this many bytes or blocks.
 constexpr int64_t kBatchBytes = 256 << 10;
 constexpr size_t kBatchItems = 512;
+constexpr size_t kBatchReserved = 64;  // once there is a second block
 
 }  // namespace
 
@@ -55,33 +56,42 @@ bool PeerSender::stopped() {
 }
 
 void PeerSender::Push(TransferId transfer, absl::StatusOr<device::HostBytes> bytes) {
-  auto item = std::make_shared<Item>();
-  item->transfer = transfer;
-  item->bytes = std::move(bytes);
-  item->queued = absl::Now();
+  Item item;
+  item.transfer = transfer;
+  item.bytes = std::move(bytes);
   absl::MutexLock lock(&mu_);
-  if (stop_) return;
-  Queue(std::move(item), /*first=*/false);
+  if (!stop_) Queue(std::move(item), /*first=*/false);
 }
 
 bool PeerSender::TakesSegment(const Item& item) const {
   return options_.segments != nullptr && !item.network && item.size() >= kLargeBytesMin;
 }
 
-void PeerSender::Queue(ItemRef item, bool first) {
-  const bool large = item->size() >= kLargeBytesMin && !TakesSegment(*item);
-  const int64_t parts = item->size() / limits::kPushPartBytes;
-  auto& queue = large ? large_ : small_;
-  if (first) {
-    queue.push_front(std::move(item));
-  } else {
-    queue.push_back(std::move(item));
+void PeerSender::Queue(Item&& item, bool first) {
+  if (item.size() >= kLargeBytesMin && !TakesSegment(item)) {
+    const int64_t parts = item.size() / limits::kPushPartBytes;
+    if (item.queued == absl::Time()) item.queued = absl::Now();
+    large_.insert(first ? large_.begin() : large_.end(), std::make_shared<Item>(std::move(item)));
+    const int wanted = std::min(options_.lanes, limits::kPushLanesMax);
+    while (parts > static_cast<int64_t>(lanes_.size()) &&
+           static_cast<int>(lanes_.size()) < wanted) {
+      lanes_.push_back(std::make_unique<PeerLane>(this, static_cast<int>(lanes_.size())));
+    }
+    return;
   }
-  const int wanted = std::min(options_.lanes, limits::kPushLanesMax);
-  while (large && parts > static_cast<int64_t>(lanes_.size()) &&
-         static_cast<int>(lanes_.size()) < wanted) {
-    lanes_.push_back(std::make_unique<PeerLane>(this, static_cast<int>(lanes_.size())));
+  auto fits = [&item](const Batch& batch) {
+    return batch.bytes + item.size() <= kBatchBytes && batch.items.size() < kBatchItems;
+  };
+  if (small_.empty() || !fits(first ? *small_.front() : *small_.back())) {
+    const auto made = small_.insert(first ? small_.begin() : small_.end(),
+                                    std::make_shared<Batch>());
+    (*made)->begun = absl::Now();
   }
+  Batch& batch = first ? *small_.front() : *small_.back();
+  if (batch.items.size() == 1) batch.items.reserve(kBatchReserved);
+  if (item.queued == absl::Time()) item.queued = batch.begun;
+  batch.bytes += item.size();
+  batch.items.push_back(std::move(item));
 }
 
 // The window bounds what is under way; the block that reaches it may be of any size.
@@ -89,16 +99,6 @@ bool PeerSender::HasWork(int lane) const {
   const bool open = sent_bytes_ < limits::kPushWindowBytes;
   if (!large_.empty() && (open || large_.front()->counted)) return true;
   return lane == 0 && open && !small_.empty();
-}
-
-void PeerSender::Take(Work& work, const ItemRef& item, int lane) {
-  if (!std::exchange(item->counted, true)) {
-    sent_bytes_ += item->size();
-    sent_[item->transfer] = item;
-  }
-  item->lanes |= 1u << lane;
-  work.items.push_back(item);
-  work.attempts.push_back(item->attempt);
 }
 
 PeerSender::Work PeerSender::NextWork(int lane) {
@@ -109,36 +109,43 @@ PeerSender::Work PeerSender::NextWork(int lane) {
   if (part && !(small && small_is_next_)) {
     small_is_next_ = true;
     const ItemRef item = large_.front();
-    Take(work, item, lane);
-    work.is_part = true;
+    if (!std::exchange(item->counted, true)) {
+      sent_bytes_ += item->size();
+      sent_[item->transfer] = item;
+    }
+    item->lanes |= 1u << lane;
+    work.item = item;
+    work.attempt = item->attempt;
     work.offset = item->next;
     work.size = std::min(limits::kPushPartBytes, item->size() - item->next);
     item->next += work.size;
     if (item->next == item->size()) large_.pop_front();
   } else if (small) {
     small_is_next_ = false;
-    int64_t bytes = 0;
-    do {
-      bytes += small_.front()->size();
-      Take(work, small_.front(), lane);
-      small_.pop_front();
-    } while (!small_.empty() && bytes + small_.front()->size() <= kBatchBytes &&
-             work.items.size() < kBatchItems);
+    work.batch = std::move(small_.front());
+    small_.pop_front();
+    sent_bytes_ += work.batch->bytes;
+    under_way_.push_back(work.batch);
   }
   return work;
 }
 
-std::string PeerSender::HandSegment(const ItemRef& item) {
+std::string PeerSender::HandSegment(const BatchRef& batch, Item& item) {
   absl::StatusOr<std::string> name =
-      options_.segments->Hand((*item->bytes)->data(), item->size(), mark_);
+      options_.segments->Hand((*item.bytes)->data(), item.size(), mark_);
+  BatchRef ended;
   absl::MutexLock lock(&mu_);
   if (name.ok()) {
-    item->in_segment = true;
+    item.in_segment = true;
     return *std::move(name);
   }
   options_.stats->FellBack("push", name.status());
-  item->network = true;
-  if (!stop_) Queue(item, /*first=*/true);
+  if (!item.over) {
+    Item other = item;
+    other.network = true;
+    ended = Over(batch, item);
+    if (!stop_) Queue(std::move(other), /*first=*/true);
+  }
   return "";
 }
 
@@ -147,30 +154,68 @@ uint64_t PeerSender::Checksum(const char* bytes, int64_t size) {
   return ++chunks_ == options_.damage_chunk ? checksum ^ 1 : checksum;
 }
 
-void PeerSender::Confirmed(const std::vector<TransferId>& transfers) {
+PeerSender::Item* PeerSender::Find(TransferId transfer, BatchRef* batch) {
+  for (const BatchRef& candidate : under_way_) {
+    const size_t count = candidate->items.size();
+    for (size_t i = 0; i < count; ++i) {
+      const size_t index = (candidate->expected + i) % count;
+      Item& item = candidate->items[index];
+      if (item.transfer != transfer || item.over) continue;
+      candidate->expected = index + 1;
+      *batch = candidate;
+      return &item;
+    }
+  }
+  return nullptr;
+}
+
+PeerSender::BatchRef PeerSender::Over(const BatchRef& batch, Item& item) {
+  item.over = true;
+  sent_bytes_ -= item.size();
+  if (++batch->num_over < batch->items.size()) return nullptr;
+  BatchRef ended = batch;
+  if (under_way_.front() == batch) {
+    under_way_.pop_front();
+  } else {
+    std::erase(under_way_, ended);
+  }
+  return ended;
+}
+
+void PeerSender::Confirmed(absl::Span<const uint64_t> transfers) {
   struct Sum {
     int64_t transfers = 0, bytes = 0;
     absl::Duration spent;
   };
   Sum shared, streamed;
-  std::vector<ItemRef> items;  // their bytes are freed after the lock
-  items.reserve(transfers.size());
+  std::vector<BatchRef> batches;  // these and the items are freed after the lock
+  std::vector<ItemRef> items;
   const absl::Time now = absl::Now();
+  auto count = [&](const Item& item) {
+    if (!item.bytes.ok()) return;
+    Sum& sum = item.in_segment ? shared : streamed;
+    ++sum.transfers;
+    sum.bytes += item.size();
+    sum.spent += now - item.queued;
+  };
   {
     absl::MutexLock lock(&mu_);
-    for (const TransferId transfer : transfers) {
-      const auto it = sent_.find(transfer);
-      if (it == sent_.end()) continue;
-      items.push_back(std::move(it->second));
-      sent_.erase(it);
-      const ItemRef& item = items.back();
-      sent_bytes_ -= item->size();
-      std::erase(large_, item);  // its first attempt has come through after all
-      if (!item->bytes.ok()) continue;
-      Sum& sum = item->in_segment && item->attempt == 0 ? shared : streamed;
-      ++sum.transfers;
-      sum.bytes += item->size();
-      sum.spent += now - item->queued;
+    for (const uint64_t id : transfers) {
+      const TransferId transfer(id);
+      if (const auto it = sent_.find(transfer); it != sent_.end()) {
+        items.push_back(std::move(it->second));
+        sent_.erase(it);
+        const ItemRef& item = items.back();
+        sent_bytes_ -= item->size();
+        std::erase(large_, item);  // its first attempt has come through after all
+        count(*item);
+        continue;
+      }
+      BatchRef batch;
+      Item* const item = Find(transfer, &batch);
+      if (item == nullptr) continue;
+      count(*item);
+      if (BatchRef ended = Over(batch, *item)) batches.push_back(std::move(ended));
     }
   }
   for (const auto& [path, sum] : {std::pair{"shared_memory", shared}, {"stream", streamed}}) {
@@ -178,31 +223,45 @@ void PeerSender::Confirmed(const std::vector<TransferId>& transfers) {
   }
 }
 
-void PeerSender::Again(ItemRef item, const absl::Status& why, std::vector<ItemRef>* lost) {
-  sent_bytes_ -= item->size();
-  std::erase(large_, item);
-  if (++item->attempt >= kAttemptsMax) {
+void PeerSender::Again(Item item, const absl::Status& why, std::vector<Item>* lost) {
+  if (++item.attempt >= kAttemptsMax) {
     lost->push_back(std::move(item));
     return;
   }
   options_.stats->Count("push_retries");
-  LOG(WARNING) << "transfer " << item->transfer << " is sent once more: " << why.message();
-  item->network = true;
-  item->counted = false;
-  item->next = 0;
-  item->lanes = 0;
+  LOG(WARNING) << "transfer " << item.transfer << " is sent once more: " << why.message();
+  item.network = true;
+  item.in_segment = false;
+  item.over = false;
+  item.counted = false;
+  item.next = 0;
+  item.lanes = 0;
   Queue(std::move(item), /*first=*/true);
 }
 
+void PeerSender::AgainLarge(ItemRef item, const absl::Status& why, std::vector<Item>* lost) {
+  sent_.erase(item->transfer);
+  sent_bytes_ -= item->size();
+  std::erase(large_, item);
+  Again(*item, why, lost);
+}
+
 void PeerSender::Refused(TransferId transfer, int attempt, absl::Status why) {
-  std::vector<ItemRef> lost;
+  std::vector<Item> lost;
+  BatchRef ended;
   {
     absl::MutexLock lock(&mu_);
+    BatchRef batch;
     const auto it = sent_.find(transfer);
-    if (it == sent_.end() || it->second->attempt != attempt) return;
-    ItemRef item = std::move(it->second);
-    sent_.erase(it);
-    Again(std::move(item), why, &lost);
+    if (it != sent_.end()) {
+      if (it->second->attempt != attempt) return;
+      AgainLarge(std::move(it->second), why, &lost);
+    } else if (Item* const item = Find(transfer, &batch)) {
+      if (item->attempt != attempt) return;
+      Item again = *item;
+      ended = Over(batch, *item);
+      Again(std::move(again), why, &lost);
+    }
   }
   GiveUp(lost, why);
 }
@@ -211,7 +270,8 @@ void PeerSender::Broken(int lane, const absl::Status& why) {
   const absl::Status named = absl::DataLossError(
       absl::StrCat("the connection to worker ", options_.peer.value(), " at ", options_.address,
                    " broke: ", why.message()));
-  std::vector<ItemRef> lost;
+  std::vector<Item> lost;
+  std::deque<BatchRef> batches;  // of lane 0; freed after the lock
   {
     absl::MutexLock lock(&mu_);
     if (stop_) return;
@@ -219,20 +279,25 @@ void PeerSender::Broken(int lane, const absl::Status& why) {
     for (const auto& [transfer, item] : sent_) {
       if ((item->lanes & (1u << lane)) != 0) hit.push_back(item);
     }
-    for (ItemRef& item : hit) {
-      sent_.erase(item->transfer);
-      Again(std::move(item), named, &lost);
+    for (ItemRef& item : hit) AgainLarge(std::move(item), named, &lost);
+    if (lane == 0) batches.swap(under_way_);
+    for (const BatchRef& batch : batches) {
+      for (Item& item : batch->items) {
+        if (item.over) continue;
+        sent_bytes_ -= item.size();
+        Again(item, named, &lost);
+      }
     }
   }
   GiveUp(lost, named);
 }
 
-void PeerSender::GiveUp(const std::vector<ItemRef>& lost, const absl::Status& why) {
-  for (const ItemRef& item : lost) {
+void PeerSender::GiveUp(const std::vector<Item>& lost, const absl::Status& why) {
+  for (const Item& item : lost) {
     options_.stats->Count("push_failures");
-    LOG(WARNING) << "transfer " << item->transfer << " to worker " << options_.peer
+    LOG(WARNING) << "transfer " << item.transfer << " to worker " << options_.peer
                  << " is given up: " << why.message();
-    failed_(item->transfer, why);
+    failed_(item.transfer, why);
   }
 }
 

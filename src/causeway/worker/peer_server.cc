@@ -5,17 +5,19 @@
 #include <sys/socket.h>
 
 #include <algorithm>
-#include <cstring>
+#include <memory>
+#include <numeric>
+#include <string>
 #include <utility>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "causeway/base/limits.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/worker/command_codec.h"
-#include "causeway/worker/peer_frames.h"
 #include "control.pb.h"
 
 namespace causeway::worker {
@@ -25,10 +27,61 @@ namespace {
 constexpr absl::Duration kGreetingMax = absl::Seconds(10);
 // When the machine has no descriptor for one more connection.
 constexpr absl::Duration kAcceptPause = absl::Milliseconds(50);
-// Bodies of small blocks are received at once and copied from there.
-constexpr int64_t kScratchBytes = 512 << 10;
+// What nobody wants is received in such pieces.
+constexpr int64_t kScratchBytes = 64 << 10;
+
+absl::Status CheckSizes(const control::PushBatch& batch, const std::vector<WholeBlock>& wholes,
+                        uint64_t body_bytes) {
+  uint64_t promised = 0;
+  for (const WholeBlock& whole : wholes) promised += whole.size;
+  for (const control::Data& data : batch.data()) {
+    if (promised > body_bytes || data.size() < 0 ||
+        static_cast<uint64_t>(data.size()) > body_bytes - promised) {
+      return absl::DataLossError("a frame's parts do not fit its body");
+    }
+    if (data.size() > 0 && (data.has_error() || !data.segment().empty())) {
+      return absl::DataLossError("a frame has bytes for a part that needs none");
+    }
+    promised += static_cast<uint64_t>(data.size());
+  }
+  if (promised == body_bytes) return absl::OkStatus();
+  return absl::DataLossError("a frame's body is not as long as its parts");
+}
 
 }  // namespace
+
+struct PeerServer::Stream {
+  explicit Stream(FrameSource* frames) : source(*frames) {}
+  // Bytes of a part that nobody wants.
+  absl::Status Drop(int64_t size) {
+    if (scratch == nullptr) scratch.reset(new char[kScratchBytes]);
+    while (size > 0) {
+      const auto now = std::min(size, kScratchBytes);
+      RETURN_IF_ERROR(source.Body(scratch.get(), static_cast<size_t>(now)));
+      size -= now;
+    }
+    return absl::OkStatus();
+  }
+  void Answer(TransferId transfer, int attempt, const TransferAssembler::Outcome& outcome) {
+    if (!open.empty() && (outcome.complete || !outcome.refused.ok())) open.erase(transfer);
+    if (outcome.complete) reply.add_done(transfer.value());
+    if (outcome.refused.ok()) return;
+    control::PushProblem* problem = reply.add_problems();
+    problem->set_transfer(transfer.value());
+    problem->set_attempt(attempt);
+    problem->mutable_status()->set_code(static_cast<int>(outcome.refused.code()));
+    problem->mutable_status()->set_message(std::string(outcome.refused.message()));
+  }
+
+  FrameSource& source;
+  std::unique_ptr<char[]> scratch;
+  // Of the frame at hand; kept, since new memory costs more.
+  control::PushBatch batch;
+  std::vector<WholeBlock> wholes;
+  control::PushReply reply;
+  // Transfers of which a part came and more is to come, with their attempts.
+  absl::flat_hash_map<TransferId, int> open;
+};
 
 absl::StatusOr<std::unique_ptr<PeerServer>> PeerServer::Start(Options options) {
   const int port = options.port;
@@ -101,12 +154,15 @@ void PeerServer::Accept() {
 
 void PeerServer::Serve(Connection* connection) {
   const int fd = connection->socket.fd();
-  absl::Status end = Greet(fd);
+  FrameSource source(fd);
+  absl::Status end = Greet(fd, source);
   if (end.ok()) {
-    Open open;
-    end = ServeFrames(fd, open);
+    Stream stream(&source);
+    end = ServeFrames(fd, stream);
     // The peer, should it live, begins them anew.
-    for (const auto& [transfer, attempt] : open) options_.assembler().Abandon(transfer, attempt);
+    for (const auto& [transfer, attempt] : stream.open) {
+      options_.assembler().Abandon(transfer, attempt);
+    }
   }
   if (!absl::IsOutOfRange(end)) {
     LOG(WARNING) << "a connection for transfers from " << net::PeerName(fd)
@@ -117,10 +173,10 @@ void PeerServer::Serve(Connection* connection) {
   connection->over = true;
 }
 
-absl::Status PeerServer::Greet(int fd) {
+absl::Status PeerServer::Greet(int fd, FrameSource& source) {
   RETURN_IF_ERROR(net::SetTimeouts(fd, kGreetingMax, kGreetingMax));
   control::PushBatch hello;
-  ASSIGN_OR_RETURN(const FrameHead head, ReceiveFrame(fd, &hello));
+  ASSIGN_OR_RETURN(const FrameHead head, source.Next(&hello));
   if (head.body_bytes != 0 || !options_.trusts(hello.token())) {
     const absl::Status why =
         absl::PermissionDeniedError("the sender does not know this cluster's token");
@@ -134,87 +190,75 @@ absl::Status PeerServer::Greet(int fd) {
   return net::SetTimeouts(fd, absl::Seconds(limits::kPushStallSecondsMax), absl::ZeroDuration());
 }
 
-char* PeerServer::Scratch::Get() {
-  if (memory == nullptr) memory.reset(new char[kScratchBytes]);
-  return memory.get();
+absl::Status PeerServer::ServeFrames(int fd, Stream& stream) {
+  while (true) {
+    ASSIGN_OR_RETURN(const FrameHead head, stream.source.Next(&stream.batch, &stream.wholes));
+    RETURN_IF_ERROR(CheckSizes(stream.batch, stream.wholes, head.body_bytes));
+    stream.reply.Clear();
+    if (!stream.wholes.empty()) RETURN_IF_ERROR(ReceiveWholes(stream));
+    for (control::Data& data : *stream.batch.mutable_data()) {
+      RETURN_IF_ERROR(ReceivePart(stream, data));
+    }
+    if (stream.reply.done_size() + stream.reply.problems_size() == 0) continue;
+    RETURN_IF_ERROR(SendFrame(fd, stream.reply));
+  }
 }
 
-// Bytes of a part that nobody wants.
-absl::Status PeerServer::Drop(int fd, int64_t size, Scratch& scratch) {
-  while (size > 0) {
-    const auto now = std::min(size, kScratchBytes);
-    RETURN_IF_ERROR(net::ReceiveAll(fd, scratch.Get(), static_cast<size_t>(now)));
-    size -= now;
+absl::Status PeerServer::ReceiveWholes(Stream& stream) {
+  std::vector<size_t> sizes;
+  sizes.reserve(stream.wholes.size());
+  for (const WholeBlock& whole : stream.wholes) sizes.push_back(whole.size);
+  std::vector<std::shared_ptr<device::HostBlock>> blocks = device::HostBlock::AllocateAll(sizes);
+  if (blocks.empty()) {
+    RETURN_IF_ERROR(stream.Drop(std::accumulate(sizes.begin(), sizes.end(), int64_t{0})));
+    blocks.resize(sizes.size());  // the assembler refuses them
+  } else {
+    std::vector<iovec> places;
+    for (const auto& block : blocks) {
+      char* const to = block->mutable_data();
+      if (!places.empty() &&
+          static_cast<char*>(places.back().iov_base) + places.back().iov_len == to) {
+        places.back().iov_len += block->size();
+      } else {
+        places.push_back({to, block->size()});
+      }
+    }
+    RETURN_IF_ERROR(stream.source.Body(absl::MakeSpan(places)));
+  }
+  std::vector<TransferAssembler::Whole> wholes(blocks.size());
+  for (size_t i = 0; i < wholes.size(); ++i) {
+    const WholeBlock& from = stream.wholes[i];
+    wholes[i].transfer = TransferId(from.transfer);
+    wholes[i].attempt = from.attempt;
+    if (from.has_checksum != 0) wholes[i].checksum = from.checksum;
+    wholes[i].bytes = std::move(blocks[i]);
+  }
+  const auto outcomes = options_.assembler().AddWholes(std::move(wholes));
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const WholeBlock& from = stream.wholes[i];
+    stream.Answer(TransferId(from.transfer), from.attempt, outcomes[i]);
   }
   return absl::OkStatus();
 }
 
-absl::Status PeerServer::ServeFrames(int fd, Open& open) {
-  control::PushBatch batch;
-  Scratch scratch;
-  while (true) {
-    ASSIGN_OR_RETURN(const FrameHead head, ReceiveFrame(fd, &batch));
-    control::PushReply reply;
-    RETURN_IF_ERROR(ReceiveParts(fd, head.body_bytes, &batch, &reply, open, scratch));
-    if (reply.done_size() + reply.problems_size() > 0) RETURN_IF_ERROR(SendFrame(fd, reply));
-  }
-}
-
-absl::Status PeerServer::ReceiveParts(int fd, uint64_t body_bytes, control::PushBatch* batch,
-                                      control::PushReply* reply, Open& open, Scratch& scratch) {
-  uint64_t promised = 0;
-  for (const control::Data& data : batch->data()) {
-    if (data.size() < 0 || static_cast<uint64_t>(data.size()) > body_bytes - promised) {
-      return absl::DataLossError("a frame's parts do not fit its body");
-    }
-    if (data.size() > 0 && (data.has_error() || !data.segment().empty())) {
-      return absl::DataLossError("a frame has bytes for a part that needs none");
-    }
-    promised += static_cast<uint64_t>(data.size());
-  }
-  if (promised != body_bytes) return absl::DataLossError("a frame's body is longer than its parts");
-  const bool small = body_bytes <= kScratchBytes && batch->data_size() > 1;
-  if (small && body_bytes > 0) {
-    RETURN_IF_ERROR(net::ReceiveAll(fd, scratch.Get(), body_bytes));
-  }
-  int64_t at = 0;
+absl::Status PeerServer::ReceivePart(Stream& stream, control::Data& data) {
+  const int64_t size = data.size();
+  Chunk part = DecodeChunk(&data);
+  const TransferId transfer = part.transfer;
+  const int attempt = part.attempt;
   TransferAssembler& assembler = options_.assembler();
-  for (control::Data& data : *batch->mutable_data()) {
-    const int64_t size = data.size();
-    Chunk part = DecodeChunk(&data);
-    const TransferId transfer = part.transfer;
-    const int attempt = part.attempt;
-    TransferAssembler::Outcome outcome;
-    if (!part.error.ok() || !part.segment.empty()) {
-      outcome = assembler.AddFromPeer(std::move(part));
-    } else if (small && part.offset == 0 && part.total == size) {
-      outcome = assembler.AddWhole(
-          part, absl::string_view(scratch.Get() + at, static_cast<size_t>(size)));
-      at += size;
-    } else {
-      open[transfer] = attempt;
-      const TransferAssembler::Landing landing = assembler.BeginPart(part, size);
-      if (small) {
-        if (landing.to != nullptr && size > 0) {
-          std::memcpy(landing.to, scratch.Get() + at, static_cast<size_t>(size));
-        }
-        at += size;
-      } else if (size > 0 && landing.to != nullptr) {
-        RETURN_IF_ERROR(net::ReceiveAll(fd, landing.to, static_cast<size_t>(size)));
-      } else {
-        RETURN_IF_ERROR(Drop(fd, size, scratch));
-      }
-      outcome = assembler.EndPart(part, size, landing);
-    }
-    if (outcome.complete || !outcome.refused.ok()) open.erase(transfer);
-    if (outcome.complete) reply->add_done(transfer.value());
-    if (outcome.refused.ok()) continue;
-    control::PushProblem* problem = reply->add_problems();
-    problem->set_transfer(transfer.value());
-    problem->set_attempt(attempt);
-    problem->mutable_status()->set_code(static_cast<int>(outcome.refused.code()));
-    problem->mutable_status()->set_message(std::string(outcome.refused.message()));
+  if (!part.error.ok() || !part.segment.empty()) {
+    stream.Answer(transfer, attempt, assembler.AddFromPeer(std::move(part)));
+    return absl::OkStatus();
   }
+  stream.open[transfer] = attempt;
+  const TransferAssembler::Landing landing = assembler.BeginPart(part, size);
+  if (landing.to != nullptr) {
+    RETURN_IF_ERROR(stream.source.Body(landing.to, static_cast<size_t>(size)));
+  } else {
+    RETURN_IF_ERROR(stream.Drop(size));
+  }
+  stream.Answer(transfer, attempt, assembler.EndPart(part, size, landing));
   return absl::OkStatus();
 }
 

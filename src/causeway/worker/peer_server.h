@@ -11,15 +11,14 @@
 #include <thread>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/net/sockets.h"
+#include "causeway/worker/peer_frames.h"
 #include "causeway/worker/transfer_assembler.h"
 
 namespace causeway::control {
-class PushBatch;
-class PushReply;
+class Data;
 }  // namespace causeway::control
 
 namespace causeway::worker {
@@ -48,18 +47,11 @@ class PeerServer {
   void AcceptLoop();
   void Accept();
   void Serve(Connection* connection);
-  absl::Status Greet(int fd);
-  // Transfers of which a part came over a connection and more is to come, with their attempts.
-  using Open = absl::flat_hash_map<TransferId, int>;
-  absl::Status ServeFrames(int fd, Open& open);
-  // Memory that is used again for every frame of a connection: new memory costs more than a copy.
-  struct Scratch {
-    char* Get();
-    std::unique_ptr<char[]> memory;
-  };
-  absl::Status ReceiveParts(int fd, uint64_t body_bytes, control::PushBatch* batch,
-                            control::PushReply* reply, Open& open, Scratch& scratch);
-  static absl::Status Drop(int fd, int64_t size, Scratch& scratch);
+  absl::Status Greet(int fd, FrameSource& source);
+  struct Stream;  // what one connection is at
+  absl::Status ServeFrames(int fd, Stream& stream);
+  absl::Status ReceiveWholes(Stream& stream);
+  absl::Status ReceivePart(Stream& stream, control::Data& data);
 
   const Options options_;
   net::Socket listener_;

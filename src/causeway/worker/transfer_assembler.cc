@@ -15,20 +15,18 @@
 namespace causeway::worker {
 namespace {
 
-constexpr size_t kFinishedMax = 1 << 14;
-
 bool IsOfPeer(TransferId transfer) { return transfer.value() >> 48 != 0; }
 
-absl::Status Verify(const Chunk& chunk, const char* bytes, size_t size) {
-  if (!chunk.checksum.has_value()) return absl::OkStatus();
-  if (XXH3_64bits(bytes, size) == *chunk.checksum) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("transfer ", chunk.transfer.value(),
-                                          " was damaged on its way at byte ", chunk.offset));
+absl::Status Verify(TransferId transfer, int64_t offset, std::optional<uint64_t> checksum,
+                    absl::string_view bytes) {
+  if (!checksum.has_value()) return absl::OkStatus();
+  if (XXH3_64bits(bytes.data(), bytes.size()) == *checksum) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("transfer ", transfer.value(),
+                                          " was damaged on its way at byte ", offset));
 }
 
-absl::Status NoMemory(const Chunk& part) {
-  return absl::ResourceExhaustedError(
-      absl::StrCat("no host memory for a transfer of ", part.total, " bytes"));
+absl::Status NoMemory(absl::string_view what) {
+  return absl::ResourceExhaustedError(absl::StrCat("there is no host memory for ", what));
 }
 
 }  // namespace
@@ -44,7 +42,8 @@ absl::StatusOr<device::HostBytes> TransferAssembler::Map(const Chunk& chunk) {
     const char* data = file->data();
     block = device::HostBlock::Borrow(data, static_cast<size_t>(chunk.total), std::move(file));
   }
-  RETURN_IF_ERROR(Verify(chunk, block->data(), block->size()));
+  RETURN_IF_ERROR(Verify(chunk.transfer, chunk.offset, chunk.checksum,
+                         absl::string_view(block->data(), block->size())));
   if (!SharedFolder::IsCrowded()) return block;
   // The array may live for long; what is shared must be left to what is on its way.
   auto own = device::HostBlock::Allocate(block->size());
@@ -61,7 +60,9 @@ absl::Status TransferAssembler::Place(const Chunk& part, int64_t size, Partial& 
   }
   if (partial.block == nullptr) {
     partial.block = device::HostBlock::Allocate(static_cast<size_t>(part.total));
-    if (partial.block == nullptr) return NoMemory(part);
+    if (partial.block == nullptr) {
+      return NoMemory(absl::StrCat("a transfer of ", part.total, " bytes"));
+    }
     partial.byte_strides = part.byte_strides;
   }
   const auto total = static_cast<int64_t>(partial.block->size());
@@ -89,7 +90,7 @@ TransferAssembler::Landing TransferAssembler::BeginPart(const Chunk& part, int64
   absl::Status placed;
   {
     absl::MutexLock lock(&mu_);
-    if (finished_.contains(part.transfer)) {
+    if (finished_.Contains(part.transfer)) {
       landing.outcome.complete = true;
       return landing;
     }
@@ -101,15 +102,16 @@ TransferAssembler::Landing TransferAssembler::BeginPart(const Chunk& part, int64
     if (part.attempt < partial.attempt || partial.refused) return landing;
     placed = Place(part, size, partial, landing);
   }
-  if (!placed.ok()) landing.outcome = Refuse(part, std::move(placed));
+  if (!placed.ok()) landing.outcome = Refuse(part.transfer, part.attempt, std::move(placed));
   return landing;
 }
 
 TransferAssembler::Outcome TransferAssembler::EndPart(const Chunk& part, int64_t size,
                                                       const Landing& landing) {
   if (landing.to == nullptr) return landing.outcome;
-  absl::Status whole = Verify(part, landing.to, static_cast<size_t>(size));
-  if (!whole.ok()) return Refuse(part, std::move(whole));
+  absl::Status whole = Verify(part.transfer, part.offset, part.checksum,
+                              absl::string_view(landing.to, static_cast<size_t>(size)));
+  if (!whole.ok()) return Refuse(part.transfer, part.attempt, std::move(whole));
   std::vector<int64_t> byte_strides;
   {
     absl::MutexLock lock(&mu_);
@@ -123,12 +125,14 @@ TransferAssembler::Outcome TransferAssembler::EndPart(const Chunk& part, int64_t
   return Complete(part.transfer, device::HostBytes(landing.block), std::move(byte_strides));
 }
 
-TransferAssembler::Outcome TransferAssembler::Refuse(const Chunk& part, absl::Status why) {
+TransferAssembler::Outcome TransferAssembler::Refuse(TransferId transfer, int attempt,
+                                                     absl::Status why) {
   absl::MutexLock lock(&mu_);
-  Partial& partial = partial_[part.transfer];
-  if (part.attempt < partial.attempt || partial.refused) return {};
+  if (finished_.Contains(transfer)) return {true, absl::OkStatus()};
+  Partial& partial = partial_[transfer];
+  if (attempt < partial.attempt || (attempt == partial.attempt && partial.refused)) return {};
   partial = Partial();
-  partial.attempt = part.attempt;
+  partial.attempt = attempt;
   partial.refused = true;
   return {false, std::move(why)};
 }
@@ -141,40 +145,63 @@ TransferAssembler::Outcome TransferAssembler::Complete(TransferId transfer,
     partial_.erase(transfer);
     // What is left of one that failed must not begin anew.
     if (IsOfPeer(transfer) || !bytes.ok()) {
-      if (!finished_.insert(transfer).second) return {true, absl::OkStatus()};
-      finished_order_.push_back(transfer);
-      if (finished_order_.size() > kFinishedMax) {
-        finished_.erase(finished_order_.front());
-        finished_order_.pop_front();
-      }
+      if (!finished_.Add(transfer)) return {true, absl::OkStatus()};
     }
   }
   arrived_(transfer, std::move(bytes), std::move(byte_strides));
   return {true, absl::OkStatus()};
 }
 
-TransferAssembler::Outcome TransferAssembler::AddWhole(const Chunk& part,
-                                                       absl::string_view bytes) {
+std::vector<TransferAssembler::Outcome> TransferAssembler::AddWholes(std::vector<Whole> wholes) {
+  std::vector<Outcome> outcomes(wholes.size());
+  for (size_t i = 0; i < wholes.size(); ++i) {
+    Whole& whole = wholes[i];
+    absl::Status here = whole.bytes == nullptr
+                            ? NoMemory("a small block")
+                            : Verify(whole.transfer, 0, whole.checksum,
+                                     absl::string_view(whole.bytes->data(), whole.bytes->size()));
+    if (here.ok()) continue;
+    whole.bytes = nullptr;
+    outcomes[i] = Refuse(whole.transfer, whole.attempt, std::move(here));
+  }
   {
     absl::MutexLock lock(&mu_);
-    if (finished_.contains(part.transfer)) return {true, absl::OkStatus()};
-    const auto it = partial_.find(part.transfer);
-    if (it != partial_.end() && (it->second.attempt > part.attempt ||
-                                 (it->second.attempt == part.attempt && it->second.refused))) {
-      return {};
+    for (size_t i = 0; i < wholes.size(); ++i) {
+      Whole& whole = wholes[i];
+      if (whole.bytes == nullptr) continue;
+      if (!partial_.empty()) {
+        const auto it = partial_.find(whole.transfer);
+        if (it != partial_.end() && (it->second.attempt > whole.attempt ||
+                                     (it->second.attempt == whole.attempt && it->second.refused))) {
+          whole.bytes = nullptr;
+          continue;
+        }
+        if (it != partial_.end()) partial_.erase(it);
+      }
+      outcomes[i].complete = true;
+      const bool is_new = IsOfPeer(whole.transfer) ? finished_.Add(whole.transfer)
+                                                   : !finished_.Contains(whole.transfer);
+      if (!is_new) whole.bytes = nullptr;
     }
   }
-  absl::Status whole = Verify(part, bytes.data(), bytes.size());
-  if (!whole.ok()) return Refuse(part, std::move(whole));
-  std::shared_ptr<device::HostBlock> block = device::HostBlock::Allocate(bytes.size());
-  if (block == nullptr) return Refuse(part, NoMemory(part));
-  if (!bytes.empty()) std::memcpy(block->mutable_data(), bytes.data(), bytes.size());
-  return Complete(part.transfer, device::HostBytes(std::move(block)), part.byte_strides);
+  for (Whole& whole : wholes) {
+    if (whole.bytes == nullptr) continue;
+    arrived_(whole.transfer, std::move(whole.bytes), std::move(whole.byte_strides));
+  }
+  return outcomes;
 }
 
 TransferAssembler::Outcome TransferAssembler::AddPart(const Chunk& chunk) {
   const auto size = static_cast<int64_t>(chunk.bytes.size());
-  if (chunk.offset == 0 && chunk.total == size) return AddWhole(chunk, chunk.bytes);
+  if (chunk.offset == 0 && chunk.total == size) {
+    std::shared_ptr<device::HostBlock> block = device::HostBlock::Allocate(chunk.bytes.size());
+    if (block != nullptr && size > 0) {
+      std::memcpy(block->mutable_data(), chunk.bytes.data(), chunk.bytes.size());
+    }
+    return AddWholes({{chunk.transfer, chunk.attempt, chunk.checksum, std::move(block),
+                       chunk.byte_strides}})
+        .front();
+  }
   const Landing landing = BeginPart(chunk, size);
   if (landing.to != nullptr && size > 0) {
     std::memcpy(landing.to, chunk.bytes.data(), chunk.bytes.size());
@@ -188,12 +215,12 @@ TransferAssembler::Outcome TransferAssembler::AddFromPeer(Chunk chunk) {
   if (chunk.segment.empty()) return AddPart(chunk);
   {
     absl::MutexLock lock(&mu_);
-    if (finished_.contains(chunk.transfer)) return {true, absl::OkStatus()};
+    if (finished_.Contains(chunk.transfer)) return {true, absl::OkStatus()};
     const auto it = partial_.find(chunk.transfer);
     if (it != partial_.end() && it->second.attempt > chunk.attempt) return {};
   }
   absl::StatusOr<device::HostBytes> bytes = Map(chunk);
-  if (!bytes.ok()) return Refuse(chunk, bytes.status());
+  if (!bytes.ok()) return Refuse(chunk.transfer, chunk.attempt, bytes.status());
   return Complete(chunk.transfer, std::move(bytes), {});
 }
 
@@ -224,8 +251,7 @@ void TransferAssembler::Forget(TransferId transfer) {
 void TransferAssembler::ForgetAll() {
   absl::MutexLock lock(&mu_);
   partial_.clear();
-  finished_.clear();
-  finished_order_.clear();
+  finished_.Clear();
 }
 
 size_t TransferAssembler::num_partial() {

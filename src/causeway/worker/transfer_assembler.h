@@ -1,19 +1,19 @@
 // Puts the parts of transfers together, off the graph's thread.
 #pragma once
 
-#include <deque>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/worker/commands.h"
+#include "causeway/worker/recent_transfers.h"
 #include "causeway/worker/segments.h"
 
 namespace causeway::worker {
@@ -47,8 +47,16 @@ class TransferAssembler {
   Landing BeginPart(const Chunk& part, int64_t size);
   Outcome EndPart(const Chunk& part, int64_t size, const Landing& landing);
 
-  // A part that is all of its transfer; the bytes are copied from there.
-  Outcome AddWhole(const Chunk& part, absl::string_view bytes);
+  // A part that is all of its transfer.
+  struct Whole {
+    TransferId transfer;
+    int attempt = 0;
+    std::optional<uint64_t> checksum;
+    device::HostBytes bytes;  // null: there was no memory for them
+    std::vector<int64_t> byte_strides;
+  };
+  // One outcome for each, in order.
+  std::vector<Outcome> AddWholes(std::vector<Whole> wholes);
 
   // The rest of an attempt will never come; a later one may.
   void Abandon(TransferId transfer, int attempt);
@@ -72,7 +80,7 @@ class TransferAssembler {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::StatusOr<device::HostBytes> Map(const Chunk& chunk);
   Outcome AddPart(const Chunk& chunk);
-  Outcome Refuse(const Chunk& part, absl::Status why);
+  Outcome Refuse(TransferId transfer, int attempt, absl::Status why);
   Outcome Complete(TransferId transfer, absl::StatusOr<device::HostBytes> bytes,
                    std::vector<int64_t> byte_strides);
 
@@ -80,9 +88,7 @@ class TransferAssembler {
   SegmentMaps segments_;
   absl::Mutex mu_;
   absl::flat_hash_map<TransferId, Partial> partial_ ABSL_GUARDED_BY(mu_);
-  // Transfers that ended lately: one whose confirmation was lost comes again.
-  absl::flat_hash_set<TransferId> finished_ ABSL_GUARDED_BY(mu_);
-  std::deque<TransferId> finished_order_ ABSL_GUARDED_BY(mu_);
+  RecentTransfers finished_ ABSL_GUARDED_BY(mu_){1 << 14};
 };
 
 }  // namespace causeway::worker
