@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/device/gloo_calls.h"
 #include "causeway/device/gloo_doors.h"
 #include "causeway/device/jax_host_program.h"
 #include "causeway/device/jax_values.h"
@@ -68,6 +69,10 @@ class JaxDevice final : public Device {
   absl::Status OpenEpoch(const EpochSpec& spec) override {
     GilScope gil;
     spec_ = spec;
+    if (info_.platform == "cpu" && !InstallGlooCalls()) {
+      LOG(WARNING) << "this jaxlib calls the system in another way: a worker that outlives a peer "
+                      "may have to be restarted";
+    }
     const std::vector<ListeningSocket> older = ListeningSockets();
     ASSIGN_OR_RETURN(const PyRef failures,
                      Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisii", spec.node,
@@ -159,8 +164,9 @@ class JaxDevice final : public Device {
                                        backend_.get(), "load", "OOOOOO", serialized.get(),
                                        code.get(), options.get(), places.get(), dtypes.get(),
                                        kinds.get())));
-    return std::shared_ptr<Program>(
-        std::make_shared<JaxProgram>(std::move(loaded), std::move(local)));
+    auto program = std::make_shared<JaxProgram>(std::move(loaded), std::move(local));
+    program->on_several_devices = request.devices.size() > 1;
+    return std::shared_ptr<Program>(std::move(program));
   }
 
   absl::StatusOr<Launched> Launch(Program& program, absl::Span<const ArrayRef> args,
@@ -179,6 +185,7 @@ class JaxDevice final : public Device {
       PyList_SetItem(list.get(), static_cast<Py_ssize_t>(i), arg.release());
     }
     PyRef protected_args = PyRef::Steal(PyTupleOf(protect));
+    const int64_t spoiled = jax.on_several_devices ? SpoiledMessages() : -1;
     ASSIGN_OR_RETURN(PyRef found, Checked(PyObject_CallMethodObjArgs(
                                       backend_.get(), launch_name_, jax.loaded(), list.get(),
                                       protected_args.get(), nullptr)));
@@ -193,8 +200,10 @@ class JaxDevice final : public Device {
           PyRef::Steal(Borrowed(PyList_GetItem(outputs, i))), jax.local(), jax.output_bytes[i]));
     }
     if (token != Py_None) {
-      launched.completion =
-          std::make_unique<JaxCompletion>(backend_.get(), PyRef::Steal(Borrowed(token)));
+      launched.completion = std::make_unique<JaxCompletion>(
+          backend_.get(), PyRef::Steal(Borrowed(token)), spoiled);
+    } else if (spoiled >= 0 && spoiled != SpoiledMessages()) {
+      launched.completion = std::make_unique<JaxCompletion>(backend_.get(), PyRef(), spoiled);
     }
     return launched;
   }

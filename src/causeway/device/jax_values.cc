@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "causeway/base/status_macros.h"
+#include "causeway/device/gloo_calls.h"
 
 namespace causeway::device {
 namespace {
@@ -63,8 +64,14 @@ std::vector<std::vector<int64_t>> Layouts(PyObject* sequence) {
 }  // namespace
 
 absl::Status JaxCompletion::Await() {
-  GilScope gil;
-  return Checked(PyObject_CallMethod(backend_, "await_token", "O", token_.get())).status();
+  if (token_) {
+    GilScope gil;
+    RETURN_IF_ERROR(
+        Checked(PyObject_CallMethod(backend_, "await_token", "O", token_.get())).status());
+  }
+  if (spoiled_ < 0 || spoiled_ == SpoiledMessages()) return absl::OkStatus();
+  return PeerFailure(absl::UnavailableError(
+      "the connection to a peer ended in the middle of a message of a collective"));
 }
 
 absl::StatusOr<HostShard> JaxHostCopy::Await() {

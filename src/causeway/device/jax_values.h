@@ -40,6 +40,8 @@ class JaxProgram final : public Program {
   const std::shared_ptr<const std::vector<int32_t>>& local() const { return local_; }
   // Bytes of each output here; empty until the first launch.
   std::vector<int64_t> output_bytes;
+  // Whether it may have collectives.
+  bool on_several_devices = false;
 
  private:
   const PyRef loaded_;
@@ -49,12 +51,16 @@ class JaxProgram final : public Program {
 // Waits for a launch's token.
 class JaxCompletion final : public Completion {
  public:
-  JaxCompletion(PyObject* backend, PyRef token) : backend_(backend), token_(std::move(token)) {}
+  // Without a token XLA has finished the launch already. `spoiled` is SpoiledMessages() before the
+  // launch, which has failed if it is another at the launch's end; -1 for one without messages.
+  JaxCompletion(PyObject* backend, PyRef token, int64_t spoiled)
+      : backend_(backend), token_(std::move(token)), spoiled_(spoiled) {}
   absl::Status Await() override;
 
  private:
   PyObject* const backend_;
   const PyRef token_;
+  const int64_t spoiled_;
 };
 
 // Waits for one shard's bytes.

@@ -9,9 +9,8 @@
 namespace causeway::device {
 
 enum class Cut {
-  // What is received ends; what is sent goes on. gloo forgets to tell a send that it has queued
-  // because its connection takes nothing more: who waits for that one waits for half a minute. It
-  // answers what it has just received by such sends, so a connection must end for reading first.
+  // What is received ends; what is sent goes on, so that gloo, which answers what it has just
+  // received, need not queue its answers.
   kReading,
   kBoth,
 };
