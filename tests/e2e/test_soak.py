@@ -156,6 +156,7 @@ own = NamedSharding(Mesh(np.array(first), ("x",)), P("x"))
 """
 
 
+@pytest.mark.timeout_seconds(240)
 def test_a_stopped_worker_is_given_up_and_returns(fresh: Callable[..., Any]) -> None:
     """SIGSTOP closes nothing: heartbeats find it. Continued, it must not touch what came after."""
     cluster = fresh(slices=2, hosts_per_slice=1, devices_per_host=2, announce_slices="true",

@@ -23,7 +23,8 @@ namespace causeway::device {
 namespace {
 
 // Of the calls of AbortCollectives in an epoch, which follow each other in some milliseconds.
-constexpr int kCallsBeforeKnocking = 2;
+// Knocking leaves connections in gloo until its client goes: not merely because the machine is slow.
+constexpr int kCallsBeforeKnocking = 20;
 constexpr int kCallsForReading = 40;
 
 using FailuresFunction = int64_t (*)(int* code, char* text, size_t size);
@@ -105,7 +106,7 @@ class JaxDevice final : public Device {
     };
     const int cut = ShutDownForeignConnections(
         keep, calls <= kCallsForReading ? Cut::kReading : Cut::kBoth);
-    // What has outlived a cut or two waits for a connection, or for the head's answer.
+    // What has outlived so many cuts waits for a connection, or for the head's answer.
     return cut + (calls > kCallsBeforeKnocking && doors != nullptr ? doors->Knock() : 0);
   }
 
