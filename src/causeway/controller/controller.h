@@ -352,6 +352,8 @@ class Controller : public core::Runtime,
   // membership.cc
   WorkerState& State(WorkerId worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   wire::NodeMap Nodes() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  // To be called before a command for which the worker needs to know its peers.
+  void TellNodes(WorkerState& worker) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   void WorkerLost(WorkerState& worker, const std::string& why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // Writes the verdict down: from now on the place is empty, and this is why.
   absl::Status NoteLoss(WorkerState& worker, const std::string& why)
@@ -393,7 +395,7 @@ class Controller : public core::Runtime,
   void Abort(EpochId epoch, EpochId next, absl::Span<const WorkerId> members,
              const absl::Status& cause) override;
   void Open(EpochId epoch, absl::Span<const WorkerId> members) override;
-  void SetNodes(EpochId epoch, absl::Span<const WorkerId> members) override;
+  void SetNodes(EpochId epoch, absl::Span<const WorkerId> members, bool left) override;
   void Proceed(EpochId epoch, LaunchSeq seq, absl::Span<const WorkerId> members) override;
   void SliceLost(int slice, WorkerId member, const absl::Status& cause) override;
   void SliceBack(int slice, WorkerId member) override;
@@ -415,6 +417,7 @@ class Controller : public core::Runtime,
   std::vector<Spare> spares_ ABSL_GUARDED_BY(mu_);  // in order of arrival
   core::Epochs epochs_ ABSL_GUARDED_BY(mu_);
   absl::Time recovery_begun_ ABSL_GUARDED_BY(mu_);  // wall
+  wire::Encoded nodes_ ABSL_GUARDED_BY(mu_);  // SetNodes of the members at present; or null
   // Of the launches that epochs_ gave a place, from first_gate_ on; null once confirmed.
   std::deque<core::GateRef> gates_ ABSL_GUARDED_BY(mu_);
   uint64_t first_gate_ ABSL_GUARDED_BY(mu_) = 1;

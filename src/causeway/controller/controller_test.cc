@@ -243,6 +243,23 @@ TEST_F(ControllerTest, CompletesWhenEveryWorkerIsInTheEpoch) {
   EXPECT_EQ(controller_->Describe().devices.size(), 4);
 }
 
+TEST_F(ControllerTest, AMemberHearsOfNewcomersWhenItNeedsThem) {
+  const auto told = [this] { return links_[0]->Of(control::Command::kSetNodes); };
+  for (int pid = 201; pid < 204; ++pid) {
+    controller_->OnDetached(WorkerId(1), incarnations_[1], "it left");
+    ASSERT_EQ(told().size(), static_cast<size_t>(pid - 200)) << "a loss is told at once";
+    Attach(1, pid);
+    ASSERT_EQ(told().size(), static_cast<size_t>(pid - 200)) << "a newcomer is not";
+  }
+  const auto program = Compile(4);
+  Put(1, 4, "abcd");
+  ASSERT_TRUE(Run(*program, 1, 2).ok());
+  ASSERT_EQ(told().size(), 4u);
+  ASSERT_TRUE(Run(*program, 1, 3).ok());
+  ASSERT_EQ(told().size(), 4u);
+  EXPECT_NE(told().back().set_nodes().nodes().node(1), 0);
+}
+
 TEST_F(ControllerTest, ALaunchIsEncodedOnceAndNeedsNoAnswer) {
   auto view = Compile(4);
   Put(1, 4, "abcd");

@@ -16,6 +16,7 @@ TransferId Controller::SendShard(const ShardRef& from, WorkerId to,
   const WorkerId source = topology_.WorkerOf(from.device);
   ++counters_.transfers;
   const TransferId transfer((static_cast<uint64_t>(source.value() + 1) << 48) | next_id_++);
+  TellNodes(State(source));
   State(source).link->Send(wire::EncodeSend(transfer, from.buffer->id, from.device, to, box));
   return transfer;
 }

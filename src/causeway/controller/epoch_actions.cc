@@ -47,13 +47,27 @@ void Controller::Open(EpochId epoch, absl::Span<const WorkerId> members) {
   mu_.AssertHeld();
   const wire::Encoded open =
       wire::EncodeOpenEpoch(epoch, Nodes(), absl::ToInt64Milliseconds(options_.drain_max));
-  for (WorkerId member : members) State(member).link->Send(open);
+  for (WorkerId member : members) {
+    State(member).link->Send(open);
+    State(member).nodes_are_old = false;
+  }
 }
 
-void Controller::SetNodes(EpochId epoch, absl::Span<const WorkerId> members) {
+// Where many join one after the other, telling everyone of each would take the cube of their number
+// in bytes, and heartbeats would wait behind them.
+void Controller::SetNodes(EpochId epoch, absl::Span<const WorkerId> members, bool left) {
   mu_.AssertHeld();
-  const wire::Encoded nodes = wire::EncodeSetNodes(epoch, Nodes());
-  for (WorkerId member : members) State(member).link->Send(nodes);
+  nodes_ = nullptr;
+  for (WorkerId member : members) {
+    State(member).nodes_are_old = true;
+    if (left) TellNodes(State(member));
+  }
+}
+
+void Controller::TellNodes(WorkerState& worker) {
+  if (!std::exchange(worker.nodes_are_old, false)) return;
+  if (nodes_ == nullptr) nodes_ = wire::EncodeSetNodes(epochs_.epoch(), Nodes());
+  worker.link->Send(nodes_);
 }
 
 void Controller::Proceed(EpochId epoch, LaunchSeq seq, absl::Span<const WorkerId> members) {

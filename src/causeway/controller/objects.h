@@ -239,6 +239,7 @@ struct WorkerState {
   };
   std::deque<Loss> losses;
   absl::Time changed;
+  bool nodes_are_old = false;  // a peer has joined, and this one has not been told
   absl::flat_hash_set<ProgramId> programs;
   absl::flat_hash_set<BindingId> bindings;
   std::map<RequestId, int> requests;  // replies due from it

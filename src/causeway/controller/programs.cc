@@ -320,6 +320,7 @@ void Controller::LoadProgramOn(WorkerState& worker, const Program& program) {
 }
 
 void Controller::EnsureLoaded(WorkerState& worker, const Binding& binding) {
+  TellNodes(worker);
   if (!worker.bindings.insert(binding.id).second) return;
   LoadProgramOn(worker, *binding.program);
   const core::ProgramInfo& info = *binding.program->info;

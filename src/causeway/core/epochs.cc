@@ -52,7 +52,7 @@ void Epochs::Join(WorkerId place, Incarnation incarnation, int node, absl::Time 
   places_[incarnation] = place;
   host_->Open(epoch_, {place});
   AwaitOpening({place}, now);
-  if (!others.empty()) host_->SetNodes(epoch_, others);
+  if (!others.empty()) host_->SetNodes(epoch_, others, /*left=*/false);
 }
 
 void Epochs::Lost(WorkerId place, const absl::Status& cause, absl::Time now) {
@@ -183,7 +183,7 @@ void Epochs::Change(const absl::Status& cause, absl::Time now) {
   std::vector<WorkerId> living = Living();
   if (epoch_first_seq_ == next_seq_) {
     REACHED("epochs.without_launches");
-    if (!living.empty()) host_->SetNodes(epoch_, living);
+    if (!living.empty()) host_->SetNodes(epoch_, living, /*left=*/true);
     return;
   }
   const EpochId old = epoch_;

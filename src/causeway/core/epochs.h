@@ -62,8 +62,9 @@ class EpochHost {
                      const absl::Status& cause) = 0;
   // These members enter `epoch`, each under its node id.
   virtual void Open(EpochId epoch, absl::Span<const WorkerId> members) = 0;
-  // These members learn who else is in the epoch.
-  virtual void SetNodes(EpochId epoch, absl::Span<const WorkerId> members) = 0;
+  // These members learn who else is in the epoch: at once when somebody has left, otherwise before
+  // they need to know.
+  virtual void SetNodes(EpochId epoch, absl::Span<const WorkerId> members, bool left) = 0;
   // These members all could start the launch: they may.
   virtual void Proceed(EpochId epoch, LaunchSeq seq, absl::Span<const WorkerId> members) = 0;
   virtual void SliceLost(int slice, WorkerId member, const absl::Status& cause) = 0;

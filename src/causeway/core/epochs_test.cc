@@ -67,8 +67,8 @@ class Script : public EpochHost {
     }
     Did("open ", epoch.value(), " on ", absl::StrJoin(each, ", "));
   }
-  void SetNodes(EpochId epoch, absl::Span<const WorkerId> members) override {
-    Did("set nodes of ", epoch.value(), " on ", Places(members));
+  void SetNodes(EpochId epoch, absl::Span<const WorkerId> members, bool left) override {
+    Did("set nodes of ", epoch.value(), " on ", Places(members), left ? " at once" : "");
   }
   void Proceed(EpochId epoch, LaunchSeq seq, absl::Span<const WorkerId> members) override {
     Did("proceed with ", seq.value(), " of ", epoch.value(), " on ", Places(members));

@@ -95,7 +95,8 @@ std::string Lineage::Judge(const World& world, const absl::Status& error) const 
   if (at != std::string::npos) {
     const int named = std::atoi(text.c_str() + at + 13);
     const auto it = workers_.find(named);
-    const int since = it == workers_.end() ? 0 : it->second.losses;
+    // An epoch may have ended by the loss of one that this value needs for another reason, later.
+    const int since = aborted || it == workers_.end() ? 0 : it->second.losses;
     if (named < 0 || named >= static_cast<int>(world.losses.size()) ||
         world.losses[named] <= since) {
       return absl::StrCat("worker ", named, " was not lost: ", text);
