@@ -105,7 +105,9 @@ def test_deaths_at_random_instants(fresh: Callable[..., Any], tmp_path: Path) ->
     spoiled = {0: "skip_launch=47,oom_launch=113,period=150", 1: "oom_launch=61,period=170",
                -1: "skip_launch=97,period=190"}
     cluster = fresh(slices=3, hosts_per_slice=1, devices_per_host=1, announce_slices="true",
-                    spares=1, faults=spoiled)
+                    spares=1, faults=spoiled,
+                    # One process goes through more epochs than it has node ids by default.
+                    head_flags=("--incarnations-per-worker=900",) if LONG else ())
     choose = random.Random(SEED)
     trainer = Trainer(cluster, tmp_path)
     try:
