@@ -372,7 +372,7 @@ absl::StatusOr<Command> DecodeCommand(absl::string_view bytes) {
     }
     case control::Command::kFailTransfer:
       return FailTransfer{TransferId(c.fail_transfer().transfer()),
-                          FromProto(c.fail_transfer().cause())};
+                          CauseFromProto(c.fail_transfer().cause())};
     case control::Command::kShutdown:
       return Shutdown{c.shutdown().reason()};
     case control::Command::COMMAND_NOT_SET:

@@ -143,6 +143,20 @@ TEST_F(WorkerTest, ACompileWaitsForTheFirstEpoch) {
   EXPECT_EQ(compiled->reply.compile().name(), "add_one");
 }
 
+TEST_F(WorkerTest, ATransferMayFailWithoutACause) {
+  StartWorker(0);
+  OpenEpoch(1, {1}, {Welcome(0, 1).data_address()});
+  control::Command build = BuildFloats(10, {0}, {{0, {0, 0}}});
+  build.mutable_build()->mutable_shards(0)->set_transfer(5);
+  head_.Send(0, build);
+  control::Command fail;
+  fail.mutable_fail_transfer()->set_transfer(5);
+  head_.Send(0, fail);
+  const FakeHead::Answer answer = Fetch(0, 10);
+  EXPECT_EQ(answer.reply.status().code(), static_cast<int>(absl::StatusCode::kUnknown));
+  EXPECT_EQ(answer.reply.status().message(), "no cause was given: ");
+}
+
 TEST_F(WorkerTest, WorkersReduceSendAndBreakOff) {
   std::vector<std::string> addresses;
   for (int w = 0; w < 2; ++w) StartWorker(w);
