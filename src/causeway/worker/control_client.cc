@@ -181,6 +181,8 @@ absl::Status ControlClient::Run() {
                                                  std::string(status.message())));
     }
     absl::SleepFor(kPause);
+    // The head may have let go of a worker that was just about to say that it leaves.
+    if (leaving_) return absl::CancelledError("this worker has left");
   }
 }
 
