@@ -811,6 +811,32 @@ TEST_F(ControllerTest, WhatIsTakenOverIsUsedByNobodyElseInTheCall) {
   EXPECT_FALSE(*controller_->IsDeleted(session_, ArrayHandle(1)));
 }
 
+// What a program with ordered effects on several devices leaves behind: JAX gives the array another
+// shape than its shards.
+TEST_F(ControllerTest, TokensAreAssembledWhateverTheirShape) {
+  const std::vector<DeviceId> devices = Devices(2);
+  for (int i = 0; i < 2; ++i) {
+    core::HostShards source;
+    source.shard_indices = {0};
+    source.bytes = std::make_shared<Bytes>("");
+    ASSERT_TRUE(controller_
+                    ->MakeArray(session_, ArrayHandle(1 + i),
+                                {model::DType::kToken, {},
+                                 model::Sharding::SingleDevice(devices[i], "device"), ""},
+                                {source})
+                    .ok());
+  }
+  model::OpSharding halves;
+  halves.type = model::OpSharding::Type::kOther;
+  halves.tile_dims = {2};
+  halves.tile_devices = {0, 1};
+  const absl::Status status = controller_->Assemble(
+      session_, ArrayHandle(3),
+      {model::DType::kInvalid, {0}, *model::Sharding::Hlo(devices, "device", halves), ""},
+      {ArrayHandle(1), ArrayHandle(2)}, core::CopySemantics::kReuseInput);
+  EXPECT_TRUE(status.ok()) << status;
+}
+
 TEST_F(ControllerTest, AnArrayIsAssembledOfWhatFitsTheDescription) {
   const std::vector<DeviceId> devices = Devices(2);
   auto put = [&](uint64_t handle, int device, model::DType dtype, int64_t n,

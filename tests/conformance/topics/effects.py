@@ -41,6 +41,20 @@ def test_ordered(record):
     record("seen", seen)
 
 
+def test_ordered_on_several_devices(jax_env, record):
+    seen = []
+    program = jax.jit(
+        lambda x: io_callback(lambda v: seen.append(int(v)), None, x.sum(), ordered=True)
+    )
+    # Each call's tokens are inputs of the next one, which may run on other devices.
+    for turn, devices in enumerate((jax_env.devices, jax_env.devices[3:5], jax_env.devices[4:])):
+        sharding = NamedSharding(jax.sharding.Mesh(np.array(devices), "x"), P("x"))
+        program(jax.device_put(np.full(8, turn + 1, np.int32), sharding))
+        program(jax.device_put(np.full(8, -turn, np.int32), sharding))
+    jax.effects_barrier()
+    record("seen", seen)
+
+
 def test_error_in_a_callback():
     def fails(x):
         raise ValueError("seven is too many")
