@@ -33,10 +33,12 @@ struct Table {
   absl::flat_hash_map<int, Connection> connections ABSL_GUARDED_BY(mu);
 };
 
-// Never destroyed: gloo's threads live as long as the process.
-Table& Connections() {
-  static Table* const table = new Table;
-  return *table;
+// Connections are in several tables, lest the threads of one wait for those of another. Never
+// destroyed: gloo's threads live as long as the process.
+Table& TableOf(int fd) {
+  constexpr unsigned kTables = 64;
+  static Table* const tables = new Table[kTables];
+  return tables[static_cast<unsigned>(fd) % kTables];
 }
 
 std::atomic<int64_t> spoiled_messages{0};
@@ -50,7 +52,7 @@ ssize_t GlooWritev(int fd, const iovec* parts, int count) {
   const int error = errno;
   const bool over = sent < 0 && IsTheEnd(error);
   {
-    Table& table = Connections();
+    Table& table = TableOf(fd);
     absl::MutexLock lock(&table.mu);
     Connection& connection = table.connections[fd];
     connection.written = true;
@@ -70,7 +72,7 @@ ssize_t GlooRecv(int fd, void* into, size_t size, int flags) {
   const char* at = static_cast<const char*>(into);
   bool queued = false, in_message = false;
   {
-    Table& table = Connections();
+    Table& table = TableOf(fd);
     absl::MutexLock lock(&table.mu);
     Connection& connection = table.connections[fd];
     if (connection.header == nullptr) {
@@ -99,7 +101,7 @@ ssize_t GlooRecv(int fd, void* into, size_t size, int flags) {
 
 int GlooClose(int fd) {
   {
-    Table& table = Connections();
+    Table& table = TableOf(fd);
     absl::MutexLock lock(&table.mu);
     table.connections.erase(fd);
   }
