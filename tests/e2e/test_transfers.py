@@ -161,6 +161,63 @@ def test_a_head_on_this_machine_is_reached_without_tcp(shared: Any) -> None:
     assert stock.do(CONNECTIONS) >= 1
 
 
+WORK = "result = float(jax.jit(jnp.sum)(jax.device_put(np.ones((4, 1 << 20)), rows)))"
+
+
+def _await_ways(cluster: Cluster, wanted: list[tuple[int, int]]) -> list[str]:
+    """Each worker's connections to the head, by socket and over TCP, are these; why TCP was taken.
+
+    Workers say so with their answers to heartbeats.
+    """
+    deadline = time.monotonic() + 30
+    while True:
+        workers = cluster.status()["workers"]
+        counts = [w["transfers"].get for w in workers]
+        found = [(c("head_connections_unix", 0), c("head_connections_tcp", 0)) for c in counts]
+        if found == wanted or time.monotonic() > deadline:
+            assert found == wanted
+            return [worker["transfer_fallback"] for worker in workers]
+        time.sleep(0.1)
+
+
+@pytest.mark.timeout_seconds(180)
+def test_workers_of_the_heads_machine_reach_it_without_tcp(
+    start_cluster: Callable[..., Cluster],
+) -> None:
+    from causeway.client import shared_memory
+
+    cluster = start_cluster(slices=2, devices_per_host=2, head_flags=("--heartbeat=1s",))
+    assert cluster.client().do(WORK) == 4 << 20
+    assert _await_ways(cluster, [(2, 0)] * 2) == ["", ""]
+    # A name that leads nowhere, as in a container, costs a newcomer nothing else.
+    folder = shared_memory.folder_of_head(cluster.env["JAX_BACKEND_TARGET"])
+    assert folder is not None
+    (folder / "workers").unlink()
+    cluster.ask("kill", 1)
+    cluster.wait_for("the loss", lambda s: not s["complete"])
+    cluster.ask("restore", 1)
+    cluster.wait_for("the newcomer", lambda s: s["complete"], 60.0)
+    stays, comes = _await_ways(cluster, [(2, 0), (0, 2)])
+    assert stays == ""
+    assert comes.endswith("/workers: No such file or directory")
+    metric = 'causeway_worker_head_connections_tcp_total{worker="1",slice="1"}'
+    assert cluster.metrics()[metric] == 2
+    assert cluster.client().do(WORK) == 4 << 20
+    cluster.close()
+
+
+@pytest.mark.timeout_seconds(180)
+def test_the_heads_socket_may_be_switched_off(
+    start_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAUSEWAY_LOCAL_SOCKET", "off")
+    cluster = start_cluster(slices=2, devices_per_host=2, head_flags=("--heartbeat=1s",))
+    assert cluster.client().do(WORK) == 4 << 20
+    off = "CAUSEWAY_LOCAL_SOCKET=off switches Unix sockets off"
+    assert _await_ways(cluster, [(0, 2)] * 2) == [off, off]
+    cluster.close()
+
+
 @pytest.mark.timeout_seconds(180)
 def test_hosts_apart_take_the_network(
     start_cluster: Callable[..., Cluster], monkeypatch: pytest.MonkeyPatch

@@ -89,7 +89,14 @@ def summary(workers: list[dict[str, Any]]) -> dict[str, Any]:
         }
         for (kind, path), counts in sorted(totals.items())
     ]
-    remarks = [f"{name.replace('_', ' ')}: {value:,}" for name, value in sorted(others.items())]
+    by_socket, by_tcp = (others.pop(f"head_connections_{way}", 0) for way in ("unix", "tcp"))
+    remarks = []
+    if by_socket or by_tcp:
+        remarks.append(
+            f"workers' connections to the head: {by_socket:,} through its Unix socket, "
+            f"{by_tcp:,} over TCP"
+        )
+    remarks += [f"{name.replace('_', ' ')}: {value:,}" for name, value in sorted(others.items())]
     memories = {worker.get("memory", "") for worker in workers if worker.get("alive")}
     if "" in memories:
         remarks.append("a worker has no shared memory (/dev/shm): its blocks take the network")

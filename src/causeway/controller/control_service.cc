@@ -10,6 +10,7 @@
 #include "causeway/base/status_macros.h"
 #include "causeway/controller/worker_connection.h"
 #include "causeway/net/event_loop.h"
+#include "causeway/net/local_sockets.h"
 #include "causeway/net/sockets.h"
 
 namespace causeway::controller {
@@ -21,8 +22,8 @@ constexpr absl::Duration kFullPause = absl::Milliseconds(100);
 
 class Listener : public net::EventLoop::Handler, public std::enable_shared_from_this<Listener> {
  public:
-  Listener(std::shared_ptr<WorkerDoor> door, net::Socket socket)
-      : door_(std::move(door)), socket_(std::move(socket)) {}
+  Listener(std::shared_ptr<WorkerDoor> door, net::Socket socket, bool same_user)
+      : door_(std::move(door)), socket_(std::move(socket)), same_user_(same_user) {}
 
   void Start() {
     if (absl::Status added = door_->commands->Add(socket_.fd(), shared_from_this()); !added.ok()) {
@@ -35,6 +36,12 @@ class Listener : public net::EventLoop::Handler, public std::enable_shared_from_
     if (!accepted.ok()) {
       if (absl::IsResourceExhausted(accepted.status())) Pause(accepted.status());
       return;
+    }
+    if (same_user_) {
+      if (absl::Status same = net::CheckSameUser(accepted->fd()); !same.ok()) {
+        LOG(WARNING) << "refused a worker's connection: " << same.message();
+        return;
+      }
     }
     {
       // A full house turns newcomers away; workers try again.
@@ -61,6 +68,7 @@ class Listener : public net::EventLoop::Handler, public std::enable_shared_from_
 
   const std::shared_ptr<WorkerDoor> door_;
   const net::Socket socket_;
+  const bool same_user_;  // nobody else's processes are heard
 };
 
 }  // namespace
@@ -87,9 +95,12 @@ class ControlService::Impl {
     door_->commands = commands_.get();
     door_->bulk = bulk_.get();
     door_->writer = std::make_shared<CommandWriter>();
-    commands_->Post([listening = std::make_shared<Listener>(door_, std::move(listener))] {
-      listening->Start();
-    });
+    if (absl::StatusOr<net::Socket> local = ListenLocal(); local.ok()) {
+      StartListener(*std::move(local), /*same_user=*/true);
+    } else {
+      door_->local_socket = local.status();
+    }
+    StartListener(std::move(listener), /*same_user=*/false);
     return absl::OkStatus();
   }
 
@@ -125,6 +136,24 @@ class ControlService::Impl {
   }
 
  private:
+  // In the head's folder, which is its user's alone, and which no other head ever has.
+  absl::StatusOr<net::Socket> ListenLocal() {
+    RETURN_IF_ERROR(net::LocalSocketsAllowed());
+    if (door_->data.folder == nullptr) {
+      return absl::UnavailableError("the head has no shared memory");
+    }
+    std::string path = absl::StrCat(door_->data.folder->path(), "/workers");
+    ASSIGN_OR_RETURN(net::Socket local, net::ListenLocal(path));
+    door_->local_socket = std::move(path);
+    return local;
+  }
+
+  void StartListener(net::Socket socket, bool same_user) {
+    commands_->Post([listening = std::make_shared<Listener>(door_, std::move(socket), same_user)] {
+      listening->Start();
+    });
+  }
+
   std::vector<std::shared_ptr<WorkerAttachment>> ShutDoor() {
     absl::MutexLock lock(&door_->mu);
     door_->shut_down = true;

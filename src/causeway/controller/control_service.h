@@ -50,7 +50,7 @@ class ControlService {
   ControlService& operator=(const ControlService&) = delete;
 
   // Serves when it returns OK; to be called once. port 0 = any free one. UNAVAILABLE when the
-  // address cannot be had.
+  // address cannot be had. Workers that share the folder's memory are told of a Unix socket in it.
   absl::Status Listen(const std::string& host, int port);
   int port() const;
   // Closes every link, after what is queued on it, and refuses new workers with UNAVAILABLE.

@@ -3,6 +3,7 @@
 
 #include <sys/socket.h>
 
+#include <cstdlib>
 #include <functional>
 #include <map>
 #include <string>
@@ -16,6 +17,7 @@
 #include "absl/time/time.h"
 #include "causeway/core/send_burst.h"
 #include "causeway/net/frames.h"
+#include "causeway/net/local_sockets.h"
 #include "causeway/net/sockets.h"
 #include "causeway/wire/control_codec.h"
 #include "causeway/wire/control_frames.h"
@@ -113,7 +115,8 @@ class FakeSink : public core::WorkerSink {
 // A worker made of a plain socket.
 class Peer {
  public:
-  Peer(int port, ControlFrame lane) : socket_(*net::Connect("127.0.0.1", port)), lane_(lane) {
+  Peer(int port, ControlFrame lane) : Peer(*net::Connect("127.0.0.1", port), lane) {}
+  Peer(net::Socket socket, ControlFrame lane) : socket_(std::move(socket)), lane_(lane) {
     EXPECT_TRUE(net::SetTimeouts(socket_.fd(), kBound, kBound).ok());
   }
 
@@ -635,6 +638,88 @@ TEST_F(ControlServiceTest, ALinkOutlivesTheService) {
   link->SendData(TransferId(7), absl::Cord("late"));
   link->Close("late");
   EXPECT_EQ(link->queued_bytes(), 0);
+}
+
+// Asks a service for its Unix socket; the answer's kind and payload.
+std::pair<int, std::string> AskForLocal(int port, const std::string& memory) {
+  const net::Socket socket = *net::Connect("127.0.0.1", port);
+  EXPECT_TRUE(net::SetTimeouts(socket.fd(), kBound, kBound).ok());
+  std::string question;
+  net::AppendFrame(Kind(ControlFrame::kAskLocal), memory, &question);
+  EXPECT_TRUE(net::SendAll(socket.fd(), question).ok());
+  net::FrameReader reader(1 << 20);
+  while (true) {
+    const auto frame = *reader.Next();
+    if (frame.has_value()) return {static_cast<int>(frame->kind), std::string(frame->payload)};
+    const absl::Span<char> space = reader.Space();
+    const ssize_t size = ::recv(socket.fd(), space.data(), space.size(), 0);
+    if (size <= 0) return {-1, "the connection ended"};
+    reader.Received(static_cast<size_t>(size));
+  }
+}
+
+TEST(LocalWorkers, AreToldOfTheUnixSocketAndServedThere) {
+  auto folder = SharedFolder::Create();
+  if (!folder.ok()) GTEST_SKIP() << folder.status();
+  FakeSink sink;
+  RealTimers timers;
+  ControlService service(sink, timers, DataOptions{.folder = folder->get()});
+  ASSERT_TRUE(service.Listen("127.0.0.1", 0).ok());
+  const auto [kind, path] = AskForLocal(service.port(), SharedFolder::Identity());
+  ASSERT_EQ(kind, static_cast<int>(ControlFrame::kLocal)) << path;
+  {
+    Peer worker(*net::ConnectLocal(path, kBound), ControlFrame::kAttach);
+    ASSERT_TRUE(worker.Hello());
+    ASSERT_FALSE(worker.Read().empty());
+    Peer bulk(*net::ConnectLocal(path, kBound), ControlFrame::kBulk);
+    ASSERT_TRUE(bulk.Hello("token1"));
+    control::Event event;
+    event.mutable_reply()->set_request(7);
+    ASSERT_TRUE(worker.Send(event));
+    ASSERT_TRUE(sink.WaitEvents(1));
+    auto link = sink.WaitLink();
+    Reader by_control(worker), by_bulk(bulk);
+    ASSERT_TRUE(Reader::AwaitBulk(*link, by_control, by_bulk));
+    const std::string large = Pattern(20'000'001);  // more than the socket holds
+    link->SendData(TransferId(7), absl::Cord(large));
+    link->SendData(TransferId(9), absl::Cord("tail"));
+    ASSERT_TRUE(by_bulk.Await([](const std::vector<control::Command>& commands) {
+      return !commands.empty() && commands.back().data().transfer() == 9;
+    }));
+    Collector collected;
+    for (const control::Command& command : by_bulk.commands()) {
+      if (command.data().transfer() < 1000) collected.Take(command.data());
+    }
+    EXPECT_TRUE(collected.bytes(7) == large);
+  }
+  EXPECT_TRUE(sink.WaitDetached());
+  EXPECT_EQ(sink.why(), "its connection was lost");
+  service.Shutdown("the test is over");
+  service.Stop(absl::Seconds(5));
+}
+
+TEST(LocalWorkers, OthersAreToldWhyThereIsNone) {
+  auto folder = SharedFolder::Create();
+  if (!folder.ok()) GTEST_SKIP() << folder.status();
+  FakeSink sink;
+  RealTimers timers;
+  auto ask = [&](const SharedFolder* shared, const std::string& memory) {
+    ControlService service(sink, timers, DataOptions{.folder = shared});
+    EXPECT_TRUE(service.Listen("127.0.0.1", 0).ok());
+    const auto [kind, payload] = AskForLocal(service.port(), memory);
+    EXPECT_EQ(kind, static_cast<int>(ControlFrame::kNoLocal));
+    service.Stop(absl::Seconds(5));
+    return wire::DecodeEnd(payload);
+  };
+  const std::string here = SharedFolder::Identity();
+  EXPECT_THAT(ask(folder->get(), "another machine's").message(), HasSubstr("no memory in common"));
+  EXPECT_THAT(ask(folder->get(), "").message(), HasSubstr("no memory in common"));
+  EXPECT_THAT(ask(nullptr, here).message(), HasSubstr("no memory in common"));
+  ASSERT_EQ(::setenv("CAUSEWAY_LOCAL_SOCKET", "off", 1), 0);
+  const absl::Status off = ask(folder->get(), here);
+  ::unsetenv("CAUSEWAY_LOCAL_SOCKET");
+  EXPECT_EQ(off.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(off.message(), HasSubstr("CAUSEWAY_LOCAL_SOCKET=off"));
 }
 
 TEST_F(ControlServiceTest, AfterShutdownNobodyMayAttach) {

@@ -15,7 +15,6 @@
 #include "causeway/controller/hello_codec.h"
 #include "causeway/liveness/death_watch.h"
 #include "causeway/wire/control_codec.h"
-#include "causeway/wire/control_frames.h"
 
 namespace causeway::controller {
 namespace {
@@ -109,6 +108,10 @@ absl::Status WorkerConnection::OnFrame(const net::Frame& frame) {
 }
 
 absl::Status WorkerConnection::Begin(const net::Frame& frame) {
+  if (frame.kind == Kind(ControlFrame::kAskLocal)) {
+    TellLocalSocket(frame.payload);
+    return absl::OkStatus();
+  }
   const bool attach = frame.kind == Kind(ControlFrame::kAttach);
   absl::StatusOr<Greeting> greeting = DecodeGreeting(frame.payload);
   if ((!attach && frame.kind != Kind(ControlFrame::kBulk)) || !greeting.ok()) {
@@ -117,6 +120,26 @@ absl::Status WorkerConnection::Begin(const net::Frame& frame) {
   }
   reader_.set_max_payload(limits::kMessageBytesMax);
   return attach ? Admit(greeting->hello) : Join(greeting->token);
+}
+
+void WorkerConnection::TellLocalSocket(absl::string_view memory) {
+  if (memory.empty() || memory != door_->data.memory) {
+    return Say(ControlFrame::kNoLocal,
+               wire::EncodeEnd(absl::FailedPreconditionError(
+                   "head and worker have no memory in common: they are on two machines, of "
+                   "two users, or one of them does not use shared memory")));
+  }
+  if (!door_->local_socket.ok()) {
+    return Say(ControlFrame::kNoLocal, wire::EncodeEnd(door_->local_socket.status()));
+  }
+  Say(ControlFrame::kLocal, std::make_shared<const std::string>(*door_->local_socket));
+}
+
+// What a new connection does not take at once is not worth waiting for.
+void WorkerConnection::Say(ControlFrame kind, std::shared_ptr<const std::string> payload) {
+  net::FrameWriter writer;
+  writer.Add(Kind(kind), std::move(payload));
+  (void)writer.Flush(socket_->fd());
 }
 
 absl::Status WorkerConnection::Admit(const core::WorkerHello& hello) {
@@ -202,9 +225,7 @@ void WorkerConnection::Refuse(const absl::Status& why) {
     return Over(/*lost=*/true);
   }
   state_ = State::kRefused;
-  net::FrameWriter writer;
-  writer.Add(Kind(ControlFrame::kEnd), wire::EncodeEnd(why));
-  (void)writer.Flush(socket_->fd());
+  Say(ControlFrame::kEnd, wire::EncodeEnd(why));
   ::shutdown(socket_->fd(), SHUT_WR);
   door_->timers->Schedule(absl::Milliseconds(limits::kServerGraceMs), [weak = weak_from_this()] {
     if (auto self = weak.lock()) self->CutOffIfNew();

@@ -1,6 +1,7 @@
 // The reader of one connection from a worker: who it is, its events, its end.
 //
-//   new --kAttach, admitted--> commands --end--> gone
+//   new --kAskLocal----------> told where the Unix socket is; still new
+//    |  --kAttach, admitted--> commands --end--> gone
 //    |  --kBulk, joined------> bulk ------end--> gone
 //    +--anything else--------> told why; what still comes is thrown away until it ends
 //
@@ -14,12 +15,15 @@
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/controller/worker_attachment.h"
 #include "causeway/core/worker_link.h"
 #include "causeway/net/event_loop.h"
 #include "causeway/net/frames.h"
 #include "causeway/net/sockets.h"
+#include "causeway/wire/control_frames.h"
 
 namespace causeway::liveness {
 class DeathWatch;
@@ -33,6 +37,8 @@ struct WorkerDoor {
   core::WorkerSink* sink = nullptr;
   Timers* timers = nullptr;
   WorkerAttachment::Options data;
+  // Where workers that share the head's memory reach it, too; or why nowhere.
+  absl::StatusOr<std::string> local_socket = absl::UnavailableError("the head does not serve yet");
   liveness::DeathWatch* deaths = nullptr;  // may be null
   net::EventLoop* commands = nullptr;
   net::EventLoop* bulk = nullptr;
@@ -66,6 +72,8 @@ class WorkerConnection : public net::EventLoop::Handler,
   // Not OK: the connection is refused with it.
   absl::Status OnFrame(const net::Frame& frame);
   absl::Status Begin(const net::Frame& frame);
+  void TellLocalSocket(absl::string_view memory);
+  void Say(wire::ControlFrame kind, std::shared_ptr<const std::string> payload);
   absl::Status Admit(const core::WorkerHello& hello);
   absl::Status Join(const std::string& token);
   void MoveToBulkLoop();

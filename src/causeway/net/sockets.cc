@@ -146,8 +146,14 @@ std::string PeerName(int fd) {
   auto* generic = reinterpret_cast<sockaddr*>(&address);
   socklen_t size = sizeof address;
   char host[NI_MAXHOST], port[NI_MAXSERV];
-  if (::getpeername(fd, generic, &size) != 0 ||
-      ::getnameinfo(generic, size, host, sizeof host, port, sizeof port,
+  if (::getpeername(fd, generic, &size) != 0) return "an unknown address";
+  ucred peer{};
+  socklen_t peer_size = sizeof peer;
+  if (address.ss_family == AF_UNIX &&
+      ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &peer_size) == 0) {
+    return absl::StrCat("process ", peer.pid, " of this machine");
+  }
+  if (::getnameinfo(generic, size, host, sizeof host, port, sizeof port,
                     NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return "an unknown address";
   }

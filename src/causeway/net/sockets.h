@@ -44,11 +44,11 @@ absl::StatusOr<Socket> Listen(const std::string& host, int port);
 // Blocking, after at most `timeout`, and configured. UNAVAILABLE with the address in the text.
 absl::StatusOr<Socket> Connect(const std::string& host, int port,
                                absl::Duration timeout = absl::Seconds(30));
-// One waiting connection, blocking and configured. UNAVAILABLE when none waits, RESOURCE_EXHAUSTED
-// when the process has no descriptor for it.
+// One waiting connection of any kind, blocking and configured. UNAVAILABLE when none waits,
+// RESOURCE_EXHAUSTED when the process has no descriptor for it.
 absl::StatusOr<Socket> Accept(int listener);
 int LocalPort(int fd);
-// "host:port" of the other end, for messages.
+// "host:port" of the other end, or its process behind a Unix socket, for messages.
 std::string PeerName(int fd);
 
 // No delay; a peer that has been silent for about half a minute is gone.

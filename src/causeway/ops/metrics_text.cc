@@ -95,7 +95,7 @@ std::string MetricsText(const core::ClusterStatus& status) {
   }
   for (const std::string& name : counted) {
     text.Family(absl::StrCat("worker_", Clean(name), "_total"), "counter",
-                "Transfers by class and path, as the worker reports them");
+                "Transfers and connections by class and path, as the worker reports them");
     for (const core::WorkerStatus& worker : status.workers) {
       auto it = worker.transfers.find(name);
       if (it != worker.transfers.end()) text.Sample(WorkerLabel(worker), it->second);

@@ -81,7 +81,7 @@ struct ShardBuild {
   std::variant<FromInline, FromShard, FromTransfer, FromPieces> source;
 };
 
-// The payload of ControlFrame::kEnd. Bytes that are no status read as UNKNOWN.
+// The payload of ControlFrame::kEnd and kNoLocal. Bytes that are no status read as UNKNOWN.
 Encoded EncodeEnd(const absl::Status& status);
 absl::Status DecodeEnd(absl::string_view payload);
 

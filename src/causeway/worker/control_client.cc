@@ -27,17 +27,17 @@ namespace {
 
 using wire::ControlFrame;
 
-constexpr absl::Duration kConnectMax = absl::Seconds(1);
 constexpr absl::Duration kPause = absl::Milliseconds(200);
 
 absl::StatusOr<std::shared_ptr<net::Socket>> Greet(const std::string& head, ControlFrame lane,
-                                                   const Hello& hello) {
-  ASSIGN_OR_RETURN(const net::Address address, net::ParseAddress(head));
-  ASSIGN_OR_RETURN(net::Socket socket, net::Connect(address.host, address.port, kConnectMax));
+                                                   const Hello& hello,
+                                                   const ControlClient::OnConnected& on_connected) {
+  ASSIGN_OR_RETURN(HeadConnection connection, ConnectToHead(head, hello.memory));
   std::string greeting;
   net::AppendFrame(Kind(lane), EncodeEvent(hello), &greeting);
-  RETURN_IF_ERROR(net::SendAll(socket.fd(), greeting));
-  return std::make_shared<net::Socket>(std::move(socket));
+  RETURN_IF_ERROR(net::SendAll(connection.socket.fd(), greeting));
+  on_connected(connection);
+  return std::make_shared<net::Socket>(std::move(connection.socket));
 }
 
 // Gives every message to `on_message` until that returns false or the stream ends: with the head's
@@ -68,9 +68,11 @@ absl::Status ReadMessages(int fd, const std::function<bool(absl::string_view)>& 
 // The connection for bytes of transfers: made, read and ended by a thread of its own.
 class BulkReader {
  public:
-  BulkReader(std::string head, Hello hello, const ControlClient::OnCommand& on_command)
-      : thread_([this, head = std::move(head), hello = std::move(hello), &on_command] {
-          auto socket = Greet(head, ControlFrame::kBulk, hello);
+  BulkReader(std::string head, Hello hello, const ControlClient::OnCommand& on_command,
+             const ControlClient::OnConnected& on_connected)
+      : thread_([this, head = std::move(head), hello = std::move(hello), &on_command,
+                 &on_connected] {
+          auto socket = Greet(head, ControlFrame::kBulk, hello, on_connected);
           if (!socket.ok()) {
             LOG(WARNING) << "large arrays of clients come between the commands: "
                          << socket.status().message();
@@ -109,8 +111,10 @@ class BulkReader {
 
 }  // namespace
 
-ControlClient::ControlClient(Options options, OnCommand on_command)
-    : options_(std::move(options)), on_command_(std::move(on_command)) {}
+ControlClient::ControlClient(Options options, OnCommand on_command, OnConnected on_connected)
+    : options_(std::move(options)),
+      on_command_(std::move(on_command)),
+      on_connected_(std::move(on_connected)) {}
 
 absl::Status ControlClient::Read(int fd,
                                  const std::function<void(const Welcome&)>& on_welcome) {
@@ -131,7 +135,7 @@ absl::Status ControlClient::Read(int fd,
 
 absl::Status ControlClient::Serve(bool* attached) {
   ASSIGN_OR_RETURN(const std::shared_ptr<net::Socket> socket,
-                   Greet(options_.head, ControlFrame::kAttach, options_.hello));
+                   Greet(options_.head, ControlFrame::kAttach, options_.hello, on_connected_));
   events_.Open(socket);
   std::thread writer([this] { events_.Drain(); });
   std::unique_ptr<BulkReader> bulk;
@@ -141,7 +145,8 @@ absl::Status ControlClient::Serve(bool* attached) {
     Hello hello = options_.hello;
     hello.token = welcome.token;
     if (bulk == nullptr) {
-      bulk = std::make_unique<BulkReader>(options_.head, std::move(hello), on_command_);
+      bulk = std::make_unique<BulkReader>(options_.head, std::move(hello), on_command_,
+                                          on_connected_);
     }
   });
   events_.Close();

@@ -11,6 +11,7 @@
 #include "causeway/net/sockets.h"
 #include "causeway/worker/commands.h"
 #include "causeway/worker/event_sender.h"
+#include "causeway/worker/head_connection.h"
 
 namespace causeway::worker {
 
@@ -26,8 +27,10 @@ class ControlClient {
   // Called on the reading thread, in stream order; must not block for long. Data of the bulk
   // connection comes on a thread of its own, as Chunk commands.
   using OnCommand = std::function<void(Command)>;
+  // Called for both connections, on their threads, when the head has been greeted.
+  using OnConnected = std::function<void(const HeadConnection&)>;
 
-  ControlClient(Options options, OnCommand on_command);
+  ControlClient(Options options, OnCommand on_command, OnConnected on_connected);
 
   // Serves until the head says Shutdown (OK), refuses this worker (its status), or cannot be
   // reached for connect_timeout (at first) or reattach_timeout (later): UNAVAILABLE. After Leave it
@@ -48,6 +51,7 @@ class ControlClient {
 
   Options options_;  // the reading thread's
   const OnCommand on_command_;
+  const OnConnected on_connected_;
   bool shutdown_ = false;
   std::atomic<bool> leaving_{false};
   EventSender events_;

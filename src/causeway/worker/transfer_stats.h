@@ -30,15 +30,20 @@ class TransferStats {
   }
   // A path that should have served did not. Said in the log once a minute at most.
   void FellBack(const std::string& kind, const absl::Status& why, absl::Time now = absl::Now()) {
+    CountFallback(kind, why);
     {
       absl::MutexLock lock(&mu_);
-      ++numbers_[kind + "_fallbacks"];
-      last_cause_ = std::string(why.message());
       if (now < next_warning_) return;
       next_warning_ = now + absl::Minutes(1);
     }
     LOG(WARNING) << "a large block takes the network instead of shared memory (" << kind
                  << "): " << why.message();
+  }
+  // The same for those who say it in the log themselves.
+  void CountFallback(const std::string& kind, const absl::Status& why) {
+    absl::MutexLock lock(&mu_);
+    ++numbers_[kind + "_fallbacks"];
+    last_cause_ = std::string(why.message());
   }
   void Count(const std::string& name) {
     absl::MutexLock lock(&mu_);

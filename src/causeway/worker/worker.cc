@@ -202,6 +202,7 @@ class Worker final : public MachineHost {
     ::_exit(1);
   }
   void OnCommand(Command command);
+  void OnConnected(const HeadConnection& connection);
   void WarnIfStalled() const;
   void OperationLoop();
   void WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records);
@@ -274,7 +275,8 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
                     .spare = options_.spare},
           .connect_timeout = options_.connect_timeout,
           .reattach_timeout = options_.reattach_timeout},
-      [this](Command command) { OnCommand(std::move(command)); });
+      [this](Command command) { OnCommand(std::move(command)); },
+      [this](const HeadConnection& connection) { OnConnected(connection); });
   std::thread operations([this] { OperationLoop(); });
   std::thread multi([this] { WatchLoop(&multi_watch_); });
   std::thread local([this] { WatchLoop(&local_watch_); });
@@ -306,6 +308,18 @@ void Worker::OnWelcome(const Welcome& welcome) {
   if (options_.spare) SetLogRole(absl::StrCat("worker ", welcome.worker.value()).c_str());
   if (!welcome.sentinel.empty()) liveness::StartSentinel(welcome.sentinel, welcome.token);
   LOG(INFO) << "attached as worker " << welcome.worker << ", life " << welcome.incarnation;
+}
+
+void Worker::OnConnected(const HeadConnection& connection) {
+  TransferStats& stats = data_plane_->stats();
+  stats.Count(connection.local.empty() ? "head_connections_tcp" : "head_connections_unix");
+  if (connection.fell_back) stats.CountFallback("head", connection.why_tcp);
+  if (connection.local.empty()) {
+    LOG(INFO) << "connected to the head at " << options_.head
+              << " over TCP: " << connection.why_tcp.message();
+  } else {
+    LOG(INFO) << "connected to the head at " << options_.head << " through " << connection.local;
+  }
 }
 
 void Worker::WarnIfStalled() const {

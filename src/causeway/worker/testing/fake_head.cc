@@ -30,6 +30,16 @@ void SendFrame(const net::Socket& socket, const control::Command& command) {
   (void)net::SendAll(socket.fd(), frame);
 }
 
+// It has no Unix socket.
+void SendNoLocal(const net::Socket& socket) {
+  control::Status why;
+  why.set_code(static_cast<int>(absl::StatusCode::kUnavailable));
+  why.set_message("a head of tests has TCP only");
+  std::string frame;
+  net::AppendFrame(Kind(ControlFrame::kNoLocal), why.SerializeAsString(), &frame);
+  (void)net::SendAll(socket.fd(), frame);
+}
+
 }  // namespace
 
 class FakeHead::Impl {
@@ -95,6 +105,10 @@ class FakeHead::Impl {
         if (!frame.ok() || !frame->has_value()) break;
         control::Event event;
         if ((**frame).kind == Kind(ControlFrame::kEnd)) continue;
+        if ((**frame).kind == Kind(ControlFrame::kAskLocal)) {
+          SendNoLocal(*socket);
+          continue;
+        }
         if (!event.ParseFromString(std::string((**frame).payload))) break;
         absl::MutexLock lock(&mu);
         if (event.has_hello()) {
