@@ -39,6 +39,9 @@ _RESULT, _ERROR, _RELEASE, _WORKER_GONE = 6, 7, 10, 12
 # The canonical code of what a user's function raises: a mistake of the user, no lost slice.
 _INVALID_ARGUMENT = 3
 
+# Failed launches over several workers that are remembered; one is of interest until its end.
+_FAILED_RUNS_MAX = 256
+
 _CONNECT_SECONDS = 10.0
 _RECONNECT_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 10.0)
 
@@ -70,9 +73,10 @@ class Channel:
         self._group_numbers = itertools.count(1)
         self._groups: dict[int, list[Function]] = {}
         self._strands = Strands(Threads())
-        self._lock = threading.Lock()  # of _socket
+        self._lock = threading.Lock()  # of _socket and _failed_runs
         self._sending = threading.Lock()
         self._socket: socket.socket | None = None
+        self._failed_runs: dict[int, str] = {}
 
     # ------------------------------------------------------------------ functions
 
@@ -132,8 +136,10 @@ class Channel:
                 log.debug("callback channel lost: %s", error)
             except Exception:
                 log.exception("callback channel")
-            # Programs that exist already name this token, so it is worth to come back.
+            # Programs that exist already name this token, so it is worth to come back. A new head
+            # counts its launches from the beginning.
             connection.close()
+            self._failed_runs.clear()
             again = self._reopen(pauses)
             with self._lock:
                 self._socket = again
@@ -205,11 +211,20 @@ class Channel:
     # ---------------------------------------------------------------------- calls
 
     def _serve(self, worker: int, call: int, parsed: callbacks_values.Call) -> None:
+        # After a failure the launch goes on with zeros, on its other workers too: no function may
+        # see what comes of them.
+        failed = self._failed_runs.get(parsed.run) if parsed.shared else None
+        if failed is not None:
+            self._fail(worker, call, failed)
+            return
         try:
             parts = self._run(parsed)
         except BaseException as error:  # KeyboardInterrupt and SystemExit as well: tell, go on
             text = "".join(traceback.format_exception(error))
-            self._fail(worker, call, f"CpuCallback error calling callback: {text}")
+            text = f"CpuCallback error calling callback: {text}"
+            if parsed.shared:
+                self._remember(parsed.run, text)
+            self._fail(worker, call, text)
             return
         try:
             self._answer(worker, call, parts)
@@ -224,6 +239,12 @@ class Channel:
             )
         results = functions[parsed.index](*parsed.operands)
         return [callbacks_values.result_bytes(result) for result in results]
+
+    def _remember(self, run: int, text: str) -> None:
+        with self._lock:
+            if len(self._failed_runs) == _FAILED_RUNS_MAX:
+                del self._failed_runs[next(iter(self._failed_runs))]
+            self._failed_runs.setdefault(run, text)
 
     def _answer(self, worker: int, call: int, parts: list[memoryview]) -> None:
         payload = bytearray(struct.pack("<Q", sum(part.nbytes for part in parts)))

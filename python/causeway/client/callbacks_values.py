@@ -41,6 +41,7 @@ class Call(NamedTuple):
     index: int
     device: int
     run: int
+    shared: bool  # the run has this number on all workers
     operands: list[np.ndarray[Any, Any] | None]  # None: a token
 
 
@@ -51,7 +52,7 @@ ALIGNMENT = 64
 
 def parse_call(message: memoryview) -> Call:
     """Arrays share the memory of `message`, which should begin at a multiple of ALIGNMENT."""
-    group, index, device, run, count, _ = _HEAD.unpack_from(message)
+    group, index, device, run, count, shared = _HEAD.unpack_from(message)
     at = _HEAD.size
     described = []
     for _ in range(count):
@@ -66,7 +67,7 @@ def parse_call(message: memoryview) -> Call:
         data = message[at : at + size]
         at += size
         operands.append(None if number == _TOKEN else _array(data, _dtype(number), shape))
-    return Call(group, index, device, run, operands)
+    return Call(group, index, device, run, shared != 0, operands)
 
 
 def _array(data: memoryview, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray[Any, Any]:

@@ -252,7 +252,7 @@ class Backend:
     def open_epoch(
         self, node, coordinator, num_nodes, callback_relay="", worker=0, num_workers=0
     ):
-        """Returns the address of causeway_callbacks_failures, or 0 without callbacks."""
+        """Returns what callbacks.launch_calls does, or None without callbacks."""
         # A host without peers needs nobody's addresses, and its collectives stay in its memory.
         alone = num_workers == 1
         client = self._platform.open(None if alone else node, coordinator, num_nodes)
@@ -267,7 +267,7 @@ class Backend:
             if not self._callbacks_started:
                 callbacks.start(callback_relay, worker)
                 self._callbacks_started = True
-        return callbacks.failures_address() if self._callbacks_started else 0
+        return callbacks.launch_calls() if self._callbacks_started else None
 
     @staticmethod
     def forget_old_epochs():
@@ -398,11 +398,13 @@ class Backend:
             handlers.append(_jax.array_result_handler(aval, sharding, True, _skip_checks=True))
         return _Loaded(loaded, handlers, ordinals, epoch)
 
-    def launch(self, loaded, args, protect):
-        """Returns (outputs, token), without a token where the run has ended well already."""
+    def launch(self, loaded, args, protect, run):
+        """Returns (outputs, token), without a token where the run has ended well already. `run` is
+        what the handler of callbacks is told, or None."""
         for i in protect:
             args[i] = self._copy_all(loaded, args[i])
-        results = loaded.executable.execute_sharded(args, with_tokens=True)
+        named = () if run is None else (run,)
+        results = loaded.executable.execute_sharded(args, True, *named)
         outputs, token = results.consume_with_handlers(loaded.handlers), results.consume_token()
         if outputs and outputs[-1].is_ready():
             try:

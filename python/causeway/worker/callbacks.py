@@ -99,9 +99,14 @@ def register(native=None):
         _registered = True
 
 
-def failures_address(native=None):
-    """Of the C function that counts callbacks that failed: the worker calls it without Python."""
-    return _address((native or library()).causeway_callbacks_failures)
+def launch_calls(native=None):
+    """Addresses of the C functions that the worker calls for launches, without Python."""
+    native = native or library()
+    return (
+        _address(native.causeway_callbacks_hold),
+        _address(native.causeway_callbacks_release),
+        _address(native.causeway_callbacks_overdue),
+    )
 
 
 def check_custom_calls(module, platform="cpu"):

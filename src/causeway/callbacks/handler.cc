@@ -3,7 +3,6 @@
 // Registered under the two names that XLA's partitioners treat specially (see worker/callbacks.py).
 // It exports C functions only; Python finds them with ctypes.
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <memory>
 #include <string>
@@ -11,11 +10,12 @@
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
+#include "absl/time/clock.h"
+#include "absl/types/span.h"
 #include "causeway/base/check.h"
+#include "causeway/callbacks/held_runs.h"
 #include "causeway/callbacks/link.h"
 #include "causeway/callbacks/programs.h"
 #include "xla/ffi/api/ffi.h"
@@ -58,16 +58,17 @@ size_t Bytes(const ffi::AnyBuffer& buffer) {
   return bits != 0 ? (elements * bits + 7) / 8 : elements * ffi::ByteWidth(buffer.element_type());
 }
 
-// Message: u64 group, u32 index, i32 device, i64 run, u32 operands, u32 0; then for each operand
-// u32 type, u32 rank, u64 bytes, i64 dimensions; then the operands' bytes, each aligned.
+// Message: u64 group, u32 index, i32 device, i64 run, u32 operands, u32 whether the run has this
+// number on all workers; then for each operand u32 type, u32 rank, u64 bytes, i64 dimensions; then
+// the operands' bytes, each aligned.
 void AppendHead(std::string& out, uint64_t group, uint32_t index, int32_t device, int64_t run,
-                const std::vector<ffi::AnyBuffer>& operands) {
+                bool shared, const std::vector<ffi::AnyBuffer>& operands) {
   AppendInt<uint64_t>(out, group);
   AppendInt<uint32_t>(out, index);
   AppendInt<int32_t>(out, device);
   AppendInt<int64_t>(out, run);
   AppendInt<uint32_t>(out, static_cast<uint32_t>(operands.size()));
-  AppendInt<uint32_t>(out, 0);
+  AppendInt<uint32_t>(out, shared ? 1 : 0);
   for (const ffi::AnyBuffer& b : operands) {
     AppendInt<uint32_t>(out, static_cast<uint32_t>(b.element_type()));
     AppendInt<uint32_t>(out, static_cast<uint32_t>(b.dimensions().size()));
@@ -76,10 +77,10 @@ void AppendHead(std::string& out, uint64_t group, uint32_t index, int32_t device
   }
 }
 
-std::string Message(uint64_t group, uint32_t index, int32_t device, int64_t run,
+std::string Message(uint64_t group, uint32_t index, int32_t device, int64_t run, bool shared,
                     const std::vector<ffi::AnyBuffer>& operands) {
   std::string out;
-  AppendHead(out, group, index, device, run, operands);
+  AppendHead(out, group, index, device, run, shared, operands);
   size_t total = out.size();
   for (const ffi::AnyBuffer& b : operands) {
     total = (total + kAlignment - 1) / kAlignment * kAlignment + Bytes(b);
@@ -121,23 +122,27 @@ ffi::ErrorOr<std::unique_ptr<Instance>> Instantiate(uint64_t index, std::string_
   return std::make_unique<Instance>(*std::move(group), index);
 }
 
-// What befell callbacks in this process; the worker asks.
-struct Failures {
-  absl::Mutex mu;
-  int64_t count ABSL_GUARDED_BY(mu) = 0;
-  absl::Status latest ABSL_GUARDED_BY(mu);
-};
-Failures& TheFailures() {
-  static auto* const failures = new Failures;
-  return *failures;
+// The launches in this process. Never destroyed: XLA may run callbacks until the process ends.
+HeldRuns& TheRuns() {
+  static auto* const runs = new HeldRuns;
+  return *runs;
 }
 
 ffi::Error ToError(const absl::Status& status) {
-  Failures& failures = TheFailures();
-  absl::MutexLock lock(&failures.mu);
-  ++failures.count;
-  failures.latest = status;
   return ffi::Error(static_cast<ffi::ErrorCode>(status.code()), std::string(status.message()));
+}
+
+// What a callback leaves behind that is not made, or has failed.
+void Settle(ffi::Promise& promise, const std::vector<absl::Span<char>>& results,
+            const absl::Status& failure, bool zeros) {
+  if (!zeros) {
+    promise.SetError(ToError(failure));
+    return;
+  }
+  for (const absl::Span<char> result : results) {
+    if (!result.empty()) std::memset(result.data(), 0, result.size());
+  }
+  promise.SetAvailable();
 }
 
 template <typename Buffers, typename Get>
@@ -167,14 +172,19 @@ ffi::Future OnHost(ffi::RunId run, int32_t device, Instance* instance, ffi::Rema
   for (ffi::AnyBuffer& b : results) {
     places.emplace_back(static_cast<char*>(b.untyped_data()), Bytes(b));
   }
-  TheLink().Call(instance->group.token,
-                 Message(instance->group.group, static_cast<uint32_t>(instance->index), device,
-                         run.run_id, operands),
-                 std::move(places), [promise](absl::Status status) mutable {
+  const HeldRuns::Found found = TheRuns().Find(run.run_id, absl::Now());
+  if (!found.failure.ok()) {
+    Settle(promise, places, found.failure, found.zeros);
+    return future;
+  }
+  std::string message = Message(instance->group.group, static_cast<uint32_t>(instance->index),
+                                device, run.run_id, found.shared, operands);
+  TheLink().Call(instance->group.token, std::move(message), places,
+                 [promise, places, run = run.run_id](absl::Status status) mutable {
                    if (status.ok()) {
                      promise.SetAvailable();
                    } else {
-                     promise.SetError(ToError(status));
+                     Settle(promise, places, status, TheRuns().Fail(run, status, absl::Now()));
                    }
                  });
   return future;
@@ -212,13 +222,23 @@ int causeway_callbacks_wait(double seconds) {
   return causeway::callbacks::TheLink().WaitConnected(absl::Seconds(seconds)).ok() ? 1 : 0;
 }
 
-// How many callbacks have failed; of the latest one the code, and as much of its text as fits.
-int64_t causeway_callbacks_failures(int* code, char* text, size_t size) {
-  auto& failures = causeway::callbacks::TheFailures();
-  absl::MutexLock lock(&failures.mu);
-  *code = static_cast<int>(failures.latest.code());
-  std::snprintf(text, size, "%s", std::string(failures.latest.message()).c_str());
-  return failures.count;
+// The three calls of the worker, see held_runs.h. The last two tell a failure, if there is one,
+// before they return.
+using CausewayTell = void (*)(void* context, int code, const char* text, size_t size);
+void causeway_callbacks_hold(int64_t run, int shared) {
+  causeway::callbacks::TheRuns().Hold(run, shared != 0);
+}
+void causeway_callbacks_release(int64_t run, CausewayTell tell, void* context) {
+  const absl::Status failure = causeway::callbacks::TheRuns().Release(run);
+  if (failure.ok()) return;
+  tell(context, static_cast<int>(failure.code()), failure.message().data(),
+       failure.message().size());
+}
+void causeway_callbacks_overdue(CausewayTell tell, void* context) {
+  const absl::Status failure = causeway::callbacks::TheRuns().Overdue(absl::Now());
+  if (failure.ok()) return;
+  tell(context, static_cast<int>(failure.code()), failure.message().data(),
+       failure.message().size());
 }
 
 // Whether the TCP connection with this local port is the one to the relay.

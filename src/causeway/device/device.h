@@ -6,7 +6,7 @@
 //
 // Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt, Idle and ForgetOldEpochs come
 // from one thread (the order of Launch calls is the order of collectives). Compile, Introspect,
-// AwaitReady, LoadHostProgram, FailedCallbacks and AbortCollectives may come from any thread at any
+// AwaitReady, LoadHostProgram, OverdueFailure and AbortCollectives may come from any thread at any
 // time. All values may be released anywhere.
 #pragma once
 
@@ -36,8 +36,9 @@ class Device {
   // Returns how many connections were cut. May be called again until nothing is in flight.
   virtual int AbortCollectives() = 0;
 
-  // Host callbacks that ended with an error so far, of whichever programs. Waits for nothing.
-  virtual CallbackFailures FailedCallbacks() { return {}; }
+  // A launch over several devices whose host callback fails goes on without it to its end. The
+  // failure of one that has not come to its end for too long, or OK. Waits for nothing.
+  virtual absl::Status OverdueFailure() { return absl::OkStatus(); }
 
   // Compiles for any `num_devices` of the cluster, whichever they will be.
   virtual absl::StatusOr<Compiled> Compile(const CompileRequest& request) = 0;
@@ -46,9 +47,11 @@ class Device {
   virtual absl::StatusOr<std::shared_ptr<Program>> Load(const LoadRequest& request) = 0;
 
   // Runs a program of the current epoch. `protect` names arguments that the program would take
-  // over but that must survive: they are copied first. An error means that nothing was started.
+  // over but that must survive: they are copied first. `place` is the launch's in the cluster's
+  // order, 0 for one of this host alone. An error means that nothing was started.
   virtual absl::StatusOr<Launched> Launch(Program& program, absl::Span<const ArrayRef> args,
-                                          absl::Span<const int32_t> protect) = 0;
+                                          absl::Span<const int32_t> protect,
+                                          uint64_t place) = 0;
 
   // Makes an array of the current epoch. Host bytes are kept alive as long as they are needed.
   virtual absl::StatusOr<ArrayRef> Build(const BuildRequest& request) = 0;

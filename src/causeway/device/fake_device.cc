@@ -160,6 +160,7 @@ struct FakeDevice::Computation {
   bool posted = false;
   bool paced = false, started = false;
   absl::Status status;
+  absl::Status failed_at_end;  // the outputs do not know
   std::shared_ptr<Outcome> outcome = std::make_shared<Outcome>();
 };
 
@@ -199,6 +200,11 @@ absl::Status FakeDevice::OpenEpoch(const EpochSpec& spec) {
 int FakeDevice::AbortCollectives() {
   absl::MutexLock lock(fabric_->mu());
   return fabric_->Cut(own_ids_);
+}
+
+absl::Status FakeDevice::OverdueFailure() {
+  absl::MutexLock lock(fabric_->mu());
+  return hooks_.overdue ? hooks_.overdue() : absl::OkStatus();
 }
 
 absl::StatusOr<Compiled> FakeDevice::Compile(const CompileRequest& request) {
@@ -243,7 +249,7 @@ absl::StatusOr<std::shared_ptr<Program>> FakeDevice::Load(const LoadRequest& req
 }
 
 absl::StatusOr<Launched> FakeDevice::Launch(Program& program, absl::Span<const ArrayRef> args,
-                                            absl::Span<const int32_t> protect) {
+                                            absl::Span<const int32_t> protect, uint64_t) {
   auto& loaded = static_cast<LoadedFake&>(program);
   if (loaded.epoch != spec_.epoch) {
     return absl::FailedPreconditionError("the program was loaded in another epoch");
@@ -285,6 +291,9 @@ absl::StatusOr<Launched> FakeDevice::Launch(Program& program, absl::Span<const A
     c->outputs.push_back(std::move(cells));
   }
   launched.completion = std::make_unique<FakeCompletion>(fabric_, c->outcome);
+  launched.held = std::any_of(
+      c->program.body.begin(), c->program.body.end(),
+      [](const FakeInstruction& i) { return i.op == FakeInstruction::Op::kFailAtEnd; });
   stream_.push_back(std::move(c));
   Run();
   return launched;
@@ -365,6 +374,7 @@ bool FakeDevice::Step(const std::shared_ptr<Computation>& c) ABSL_NO_THREAD_SAFE
       c->status = in.error;
       break;
     }
+    if (in.op == Op::kFailAtEnd) c->failed_at_end = in.error;
     std::vector<FakeCellRef> result;
     for (size_t s = 0; s < c->ids.size(); ++s) {
       auto cell = std::make_shared<FakeCell>();
@@ -407,7 +417,7 @@ bool FakeDevice::Step(const std::shared_ptr<Computation>& c) ABSL_NO_THREAD_SAFE
       to.done = true;
     }
   }
-  c->outcome->status = c->status;
+  c->outcome->status = c->status.ok() ? c->failed_at_end : c->status;
   c->outcome->done = true;
   return true;
 }

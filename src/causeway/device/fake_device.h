@@ -36,6 +36,8 @@ struct FakeDeviceHooks {
   std::function<void()> progressed;
   // Of a computation that is about to begin: not OK skips it, as an allocation that failed does.
   std::function<absl::Status()> trouble;
+  // What OverdueFailure() says.
+  std::function<absl::Status()> overdue;
 };
 
 // Thread safety: as Device; the fabric's lock guards the stream.
@@ -50,10 +52,11 @@ class FakeDevice final : public Device {
   const DeviceInfo& info() const override { return info_; }
   absl::Status OpenEpoch(const EpochSpec& spec) override;
   int AbortCollectives() override;
+  absl::Status OverdueFailure() override;
   absl::StatusOr<Compiled> Compile(const CompileRequest& request) override;
   absl::StatusOr<std::shared_ptr<Program>> Load(const LoadRequest& request) override;
   absl::StatusOr<Launched> Launch(Program& program, absl::Span<const ArrayRef> args,
-                                  absl::Span<const int32_t> protect) override;
+                                  absl::Span<const int32_t> protect, uint64_t place) override;
   absl::StatusOr<ArrayRef> Build(const BuildRequest& request) override;
   absl::StatusOr<std::unique_ptr<HostCopy>> StartHostCopy(const ArrayRef& array,
                                                           int32_t device) override;

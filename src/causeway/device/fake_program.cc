@@ -23,10 +23,11 @@ constexpr OpName kOps[] = {
     {"addc", FakeInstruction::Op::kAddConst, 3},   {"mulc", FakeInstruction::Op::kMulConst, 3},
     {"const", FakeInstruction::Op::kConst, 3},     {"sum", FakeInstruction::Op::kSum, 2},
     {"psum", FakeInstruction::Op::kPsum, 2},       {"fail", FakeInstruction::Op::kFail, -1},
+    {"failend", FakeInstruction::Op::kFailAtEnd, -1},
 };
 
 absl::StatusCode CodeOf(const std::string& name) {
-  for (int code = 1; code <= 16; ++code) {
+  for (int code = 0; code <= 16; ++code) {
     const auto c = static_cast<absl::StatusCode>(code);
     if (absl::StatusCodeToString(c) == name) return c;
   }
@@ -81,6 +82,9 @@ bool ParseInstruction(const OpName& op, const Words& words, FakeProgram* program
     case FakeInstruction::Op::kPsum:
       good = operand(words[1], &i.a);
       break;
+    case FakeInstruction::Op::kFailAtEnd:
+      good = values > 0;
+      [[fallthrough]];
     case FakeInstruction::Op::kFail:
       i.error = absl::Status(CodeOf(words[1]),
                              absl::StrJoin(words.begin() + 2, words.end(), " "));

@@ -11,6 +11,7 @@
 //   sum I                         all elements of the shard, as one
 //   psum I                        elementwise over the shards of all devices (a collective)
 //   fail CODE TEXT                the execution ends in this error (RESOURCE_EXHAUSTED, ...)
+//   failend CODE TEXT             so does the launch, but not its outputs; a copy of value 0
 //   out DTYPE[d0,d1,...] V        an output: global type, and the value it shows
 //   donate I                      input I's memory is taken over
 #pragma once
@@ -26,12 +27,12 @@
 namespace causeway::device {
 
 struct FakeInstruction {
-  enum class Op { kAdd, kMul, kAddConst, kMulConst, kConst, kSum, kPsum, kFail };
+  enum class Op { kAdd, kMul, kAddConst, kMulConst, kConst, kSum, kPsum, kFail, kFailAtEnd };
   Op op = Op::kAdd;
   int a = 0, b = 0;       // operands
   double constant = 0;
   int64_t count = 0;      // kConst
-  absl::Status error;     // kFail
+  absl::Status error;     // kFail, kFailAtEnd
 };
 
 struct FakeProgram {

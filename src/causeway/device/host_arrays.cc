@@ -52,7 +52,7 @@ class DeviceWithHostArrays final : public Device {
   const DeviceInfo& info() const override { return device_->info(); }
   absl::Status OpenEpoch(const EpochSpec& spec) override { return device_->OpenEpoch(spec); }
   int AbortCollectives() override { return device_->AbortCollectives(); }
-  CallbackFailures FailedCallbacks() override { return device_->FailedCallbacks(); }
+  absl::Status OverdueFailure() override { return device_->OverdueFailure(); }
   absl::StatusOr<Compiled> Compile(const CompileRequest& request) override {
     return device_->Compile(request);
   }
@@ -60,7 +60,7 @@ class DeviceWithHostArrays final : public Device {
     return device_->Load(request);
   }
   absl::StatusOr<Launched> Launch(Program& program, absl::Span<const ArrayRef> args,
-                                  absl::Span<const int32_t> protect) override {
+                                  absl::Span<const int32_t> protect, uint64_t place) override {
     for (size_t i = 0; i < args.size(); ++i) {
       if (IsHostArray(*args[i])) {
         return absl::InvalidArgumentError(
@@ -68,7 +68,7 @@ class DeviceWithHostArrays final : public Device {
                          "take; use it in colocated Python"));
       }
     }
-    return device_->Launch(program, args, protect);
+    return device_->Launch(program, args, protect, place);
   }
 
   absl::StatusOr<ArrayRef> Build(const BuildRequest& request) override {

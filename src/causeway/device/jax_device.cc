@@ -2,6 +2,7 @@
 #include "causeway/device/jax_device.h"
 
 #include <atomic>
+#include <limits>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,8 +28,30 @@ namespace {
 constexpr int kCallsBeforeKnocking = 20;
 constexpr int kCallsForReading = 40;
 
-using FailuresFunction = int64_t (*)(int* code, char* text, size_t size);
-constexpr size_t kFailureTextMax = 4096;
+// What the library of callbacks does for launches, see callbacks/handler.cc.
+struct CallbackCalls {
+  using Tell = void (*)(void* status, int code, const char* text, size_t size);
+  void (*hold)(int64_t run, int shared) = nullptr;
+  void (*release)(int64_t run, Tell tell, void* status) = nullptr;
+  void (*overdue)(Tell tell, void* status) = nullptr;
+
+  absl::Status Release(int64_t run) const {
+    absl::Status status;
+    release(run, &Write, &status);
+    return status;
+  }
+  absl::Status Overdue() const {
+    absl::Status status;
+    overdue(&Write, &status);
+    return status;
+  }
+
+ private:
+  static void Write(void* status, int code, const char* text, size_t size) {
+    *static_cast<absl::Status*>(status) =
+        absl::Status(static_cast<absl::StatusCode>(code), absl::string_view(text, size));
+  }
+};
 
 template <class Ints>
 PyObject* PyTupleOf(const Ints& values) {
@@ -75,12 +98,20 @@ class JaxDevice final : public Device {
                       "may have to be restarted";
     }
     const std::vector<ListeningSocket> older = ListeningSockets();
-    ASSIGN_OR_RETURN(const PyRef failures,
+    ASSIGN_OR_RETURN(const PyRef callbacks,
                      Checked(PyObject_CallMethod(backend_.get(), "open_epoch", "isisii", spec.node,
                                                  spec.coordinator.c_str(), spec.num_nodes,
                                                  spec.callbacks.c_str(), spec.worker,
                                                  spec.num_workers)));
-    failures_ = reinterpret_cast<FailuresFunction>(PyToInt(failures.get()));
+    if (callbacks.get() != Py_None && !has_callbacks_) {
+      const auto address = [&callbacks](Py_ssize_t i) {
+        return PyToInt(PyTuple_GetItem(callbacks.get(), i));
+      };
+      calls_.hold = reinterpret_cast<decltype(calls_.hold)>(address(0));
+      calls_.release = reinterpret_cast<decltype(calls_.release)>(address(1));
+      calls_.overdue = reinterpret_cast<decltype(calls_.overdue)>(address(2));
+      has_callbacks_ = true;
+    }
     std::vector<ListeningSocket> newer = ListeningSockets();
     std::erase_if(newer, [&](const ListeningSocket& socket) {
       return is_ours_(socket.port, 0) || absl::c_any_of(older, [&](const ListeningSocket& o) {
@@ -110,13 +141,8 @@ class JaxDevice final : public Device {
     return cut + (calls > kCallsBeforeKnocking && doors != nullptr ? doors->Knock() : 0);
   }
 
-  CallbackFailures FailedCallbacks() override {
-    const FailuresFunction failures = failures_;
-    if (failures == nullptr) return {};
-    int code = 0;
-    char text[kFailureTextMax] = "";
-    const int64_t count = failures(&code, text, sizeof(text));
-    return {.count = count, .latest = absl::Status(static_cast<absl::StatusCode>(code), text)};
+  absl::Status OverdueFailure() override {
+    return has_callbacks_ ? calls_.Overdue() : absl::OkStatus();
   }
 
   absl::StatusOr<Compiled> Compile(const CompileRequest& request) override {
@@ -167,11 +193,12 @@ class JaxDevice final : public Device {
                                        kinds.get())));
     auto program = std::make_shared<JaxProgram>(std::move(loaded), std::move(local));
     program->on_several_devices = request.devices.size() > 1;
+    program->host_callbacks = request.host_callbacks;
     return std::shared_ptr<Program>(std::move(program));
   }
 
   absl::StatusOr<Launched> Launch(Program& program, absl::Span<const ArrayRef> args,
-                                  absl::Span<const int32_t> protect) override {
+                                  absl::Span<const int32_t> protect, uint64_t place) override {
     auto& jax = static_cast<JaxProgram&>(program);
     for (const int32_t i : protect) {
       if (i < 0 || i >= static_cast<int32_t>(args.size())) {
@@ -187,9 +214,21 @@ class JaxDevice final : public Device {
     }
     PyRef protected_args = PyRef::Steal(PyTupleOf(protect));
     const int64_t spoiled = jax.on_several_devices ? SpoiledMessages() : -1;
-    ASSIGN_OR_RETURN(PyRef found, Checked(PyObject_CallMethodObjArgs(
-                                      backend_.get(), launch_name_, jax.loaded(), list.get(),
-                                      protected_args.get(), nullptr)));
+    // XLA names the run so when it calls the handler of callbacks.
+    const int32_t run = jax.host_callbacks && has_callbacks_ ? NextRun(place) : 0;
+    const bool held = run != 0 && jax.on_several_devices;
+    PyRef run_or_none = PyRef::Steal(run == 0 ? Borrowed(Py_None) : PyLong_FromLong(run));
+    if (held) calls_.hold(run, place != 0 ? 1 : 0);
+    absl::StatusOr<PyRef> issued = Checked(PyObject_CallMethodObjArgs(
+        backend_.get(), launch_name_, jax.loaded(), list.get(), protected_args.get(),
+        run_or_none.get(), nullptr));
+    if (!issued.ok()) {
+      if (held) (void)calls_.Release(run);
+      return issued.status();
+    }
+    const PyRef found = *std::move(issued);
+    JaxCompletion::Release release;
+    if (held) release = [calls = calls_, run] { return calls.Release(run); };
     PyObject* outputs = PyTuple_GetItem(found.get(), 0);
     PyObject* token = PyTuple_GetItem(found.get(), 1);
     const Py_ssize_t n = PyList_Size(outputs);
@@ -200,11 +239,13 @@ class JaxDevice final : public Device {
       launched.outputs.push_back(std::make_shared<JaxArray>(
           PyRef::Steal(Borrowed(PyList_GetItem(outputs, i))), jax.local(), jax.output_bytes[i]));
     }
+    launched.held = held;
     if (token != Py_None) {
       launched.completion = std::make_unique<JaxCompletion>(
-          backend_.get(), PyRef::Steal(Borrowed(token)), spoiled);
-    } else if (spoiled >= 0 && spoiled != SpoiledMessages()) {
-      launched.completion = std::make_unique<JaxCompletion>(backend_.get(), PyRef(), spoiled);
+          backend_.get(), PyRef::Steal(Borrowed(token)), spoiled, std::move(release));
+    } else if (held || (spoiled >= 0 && spoiled != SpoiledMessages())) {
+      launched.completion = std::make_unique<JaxCompletion>(backend_.get(), PyRef(), spoiled,
+                                                            std::move(release));
     }
     return launched;
   }
@@ -354,6 +395,14 @@ class JaxDevice final : public Device {
                                  jax.array(), index));
   }
 
+  // Never 0. Positive: the same number on all workers. Unique among launches in flight here.
+  int32_t NextRun(uint64_t place) {
+    constexpr int32_t kMost = std::numeric_limits<int32_t>::max();
+    if (place != 0) return static_cast<int32_t>((place - 1) % kMost) + 1;
+    next_run_ = next_run_ == -kMost ? -1 : next_run_ - 1;
+    return next_run_;
+  }
+
   // Best effort: sizes serve statistics only.
   void LearnOutputBytes(JaxProgram& program, PyObject* outputs) {
     const Py_ssize_t n = PyList_Size(outputs);
@@ -373,9 +422,11 @@ class JaxDevice final : public Device {
   const DeviceInfo info_;
   const std::function<bool(int, int)> is_ours_;
   PyObject* launch_name_ = nullptr;
-  // causeway_callbacks_failures of the library that Python has loaded; null without callbacks.
-  // Called for every heartbeat, which must not wait for the user's Python.
-  std::atomic<FailuresFunction> failures_{nullptr};
+  // Of the library that Python has loaded; written once. Called for every heartbeat, which must not
+  // wait for the user's Python.
+  CallbackCalls calls_;
+  std::atomic<bool> has_callbacks_{false};
+  int32_t next_run_ = 0;
   absl::Mutex doors_mu_;
   std::shared_ptr<GlooDoors> doors_ ABSL_GUARDED_BY(doors_mu_);  // of the current epoch
   int aborts_ ABSL_GUARDED_BY(doors_mu_) = 0;                    // calls in the current epoch

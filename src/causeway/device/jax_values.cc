@@ -2,6 +2,7 @@
 #include "causeway/device/jax_values.h"
 
 #include <cstdint>
+#include <utility>
 
 #include "causeway/base/status_macros.h"
 #include "causeway/device/gloo_calls.h"
@@ -63,12 +64,18 @@ std::vector<std::vector<int64_t>> Layouts(PyObject* sequence) {
 
 }  // namespace
 
+JaxCompletion::~JaxCompletion() {
+  if (release_) (void)release_();
+}
+
 absl::Status JaxCompletion::Await() {
+  absl::Status status;
   if (token_) {
     GilScope gil;
-    RETURN_IF_ERROR(
-        Checked(PyObject_CallMethod(backend_, "await_token", "O", token_.get())).status());
+    status = Checked(PyObject_CallMethod(backend_, "await_token", "O", token_.get())).status();
   }
+  if (release_) RETURN_IF_ERROR(std::exchange(release_, nullptr)());
+  RETURN_IF_ERROR(status);
   if (spoiled_ < 0 || spoiled_ == SpoiledMessages()) return absl::OkStatus();
   return PeerFailure(absl::UnavailableError(
       "the connection to a peer ended in the middle of a message of a collective"));

@@ -1,6 +1,7 @@
 // What the jaxlib device hands out: arrays, loaded programs, completions, host copies.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -42,6 +43,7 @@ class JaxProgram final : public Program {
   std::vector<int64_t> output_bytes;
   // Whether it may have collectives.
   bool on_several_devices = false;
+  bool host_callbacks = false;
 
  private:
   const PyRef loaded_;
@@ -51,16 +53,22 @@ class JaxProgram final : public Program {
 // Waits for a launch's token.
 class JaxCompletion final : public Completion {
  public:
+  using Release = std::function<absl::Status()>;
+
   // Without a token XLA has finished the launch already. `spoiled` is SpoiledMessages() before the
   // launch, which has failed if it is another at the launch's end; -1 for one without messages.
-  JaxCompletion(PyObject* backend, PyRef token, int64_t spoiled)
-      : backend_(backend), token_(std::move(token)), spoiled_(spoiled) {}
+  // `release` is called once, at the end, and may know of a failure that XLA does not; may be null.
+  JaxCompletion(PyObject* backend, PyRef token, int64_t spoiled, Release release)
+      : backend_(backend), token_(std::move(token)), spoiled_(spoiled),
+        release_(std::move(release)) {}
+  ~JaxCompletion() override;
   absl::Status Await() override;
 
  private:
   PyObject* const backend_;
   const PyRef token_;
   const int64_t spoiled_;
+  Release release_;
 };
 
 // Waits for one shard's bytes.

@@ -32,11 +32,6 @@ class Program {
   virtual ~Program() = default;
 };
 
-struct CallbackFailures {
-  int64_t count = 0;
-  absl::Status latest;
-};
-
 // Something that the device will have done. Await() may be called once, on any thread, and blocks
 // until then; breaking off collectives (Device::AbortCollectives) ends a wait on a dead peer.
 class Completion {
@@ -133,11 +128,15 @@ struct LoadRequest {
   std::vector<int32_t> nodes;    // node of each worker in this epoch; 0 = none
   std::vector<std::string> output_memory_kinds;
   std::vector<int32_t> output_dtypes;
+  bool host_callbacks = false;   // the program calls its client's process
 };
 
 struct Launched {
   std::vector<ArrayRef> outputs;
   std::unique_ptr<Completion> completion;  // null: it has ended well already
+  // The outputs know nothing of a failure that only the completion will tell: nobody may use them
+  // before.
+  bool held = false;
 };
 
 // Where the value of one new shard comes from.

@@ -52,8 +52,9 @@ struct LaunchRecord {
   EpochId epoch;
   LaunchSeq seq;                       // 0 = this worker only
   std::vector<int> ordinals;           // local devices that it occupies
-  bool may_half_fail = false;          // GraphHost::MayHalfFail was told
   std::vector<std::weak_ptr<Value>> outputs;
+  // The outputs' arrays, where nobody may use them before the launch has ended; else empty.
+  std::vector<device::ArrayRef> held;
   std::unique_ptr<device::Completion> completion;
   // Only the graph's thread touches the rest.
   bool done = false;

@@ -34,9 +34,6 @@ int NodeOf(const NodeMap& map, int worker) {
   return known ? map.nodes[static_cast<size_t>(worker)] : 0;
 }
 
-// A Ping each; launches that call their client and do end get by.
-constexpr int kLooksForHalfFailed = 3;
-
 }  // namespace
 
 Machine::Machine(MachineOptions options, device::Device* device, MachineHost* host)
@@ -56,8 +53,6 @@ Machine::Machine(MachineOptions options, device::Device* device, MachineHost* ho
         });
       }),
       place_(options_.worker) {}
-
-void Machine::MayHalfFail(int launches) { calling_ += launches; }
 
 void Machine::Emit(Event event) {
   if (!muted_) host_->Emit(std::move(event));
@@ -84,7 +79,6 @@ void Machine::OnCommand(Command command) {
 
 void Machine::On(Welcome welcome) {
   place_ = welcome.worker.value();
-  alone_ = welcome.num_workers == 1;
   host_->OnWelcome(welcome);
   // A collective of the old life may hold the operation lane.
   if (life_.exchange(welcome.incarnation.value()) != welcome.incarnation.value()) {
@@ -177,38 +171,24 @@ void Machine::On(Introspect introspect) {
   });
 }
 
-// A callback that fails ends its program on its own device. The devices that wait for that one in a
-// collective are not told by XLA, on this worker or on others.
-void Machine::LookForHalfFailed() {
-  const device::CallbackFailures failures = device_->FailedCallbacks();
-  if (looks_left_ > 0) {
-    --looks_left_;
-    const int64_t called = called_;
-    if (calling_ == 0) {
-      looks_left_ = 0;
-    } else if (called == called_then_) {
-      if (alone_) {
-        // Nothing reaches those who wait in the memory of this process, and they hold its devices.
-        REACHED("machine.half_failed_alone");
-        host_->Leave(absl::StrCat("a callback failed for one of its devices, for which others wait"
-                                  " inside XLA: ", failures.latest.message()));
-      } else {
-        REACHED("machine.half_failed_launch");
-        const auto [epoch, seq] = ledger_.admitted();
-        ledger_.Refuse(epoch, seq, failures.latest);
-      }
-    }
-    called_then_ = called;
+// A program that does not come to its end with the zeros that a failed callback gave it.
+void Machine::LookForOverdueFailure() {
+  const absl::Status failure = device_->OverdueFailure();
+  if (failure.ok()) return;
+  if (ledger_.inflight() > 0) {
+    REACHED("machine.overdue_launch");
+    const auto [epoch, seq] = ledger_.admitted();
+    ledger_.Refuse(epoch, seq, failure);
+    return;
   }
-  if (failures.count == callbacks_failed_) return;
-  callbacks_failed_ = failures.count;
-  if (calling_ == 0) return;
-  called_then_ = called_;
-  looks_left_ = kLooksForHalfFailed;
+  // Nothing reaches a launch of this host alone, and it holds its devices.
+  REACHED("machine.overdue_local_launch");
+  host_->Leave(absl::StrCat("a program does not end after a callback of it has failed: ",
+                            failure.message()));
 }
 
 void Machine::On(Ping ping) {
-  LookForHalfFailed();
+  LookForOverdueFailure();
   const ProcessStats process = host_->ReadStats();
   const auto [epoch, admitted] = ledger_.admitted();
   OpGraph::Waiting waiting;
@@ -260,10 +240,6 @@ void Machine::Completed(const std::shared_ptr<LaunchRecord>& record, absl::Statu
   if (record->seq == LaunchSeq(0) && device::IsPeerFailure(status)) {
     REACHED("machine.local_program_cut_off");
     if (absl::Status cause = ledger_.Verdict(record->epoch); !cause.ok()) status = cause;
-  }
-  if (record->may_half_fail) {
-    ++called_;
-    --calling_;
   }
   if (record->seq != LaunchSeq(0)) ledger_.Complete(record->epoch, record->seq, status);
   Post([this, record, status] {

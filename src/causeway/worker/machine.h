@@ -120,7 +120,6 @@ class Machine final : private GraphHost {
   }
   void Post(absl::AnyInvocable<void()> work) override { host_->Post(std::move(work)); }
   void Emit(Event event) override;
-  void MayHalfFail(int launches) override;
   void Push(WorkerId to, TransferId transfer, absl::StatusOr<device::HostBytes> bytes) override;
   void RunBlocking(absl::AnyInvocable<void()> work) override {
     host_->RunBlocking(std::move(work));
@@ -138,7 +137,7 @@ class Machine final : private GraphHost {
   void RunCompile(Compile compile);
   void On(Introspect introspect);
   void On(Ping ping);
-  void LookForHalfFailed();
+  void LookForOverdueFailure();
   void On(Chunk chunk) { OnChunk(std::move(chunk)); }
   void On(FailTransfer fail);
   void On(const Shutdown& shutdown);
@@ -161,14 +160,6 @@ class Machine final : private GraphHost {
   std::atomic<int> place_;  // in the cluster
   std::atomic<uint64_t> life_{0};  // the incarnation that the head gave last
   std::atomic<int64_t> compiles_{0};
-  // Launches over several workers that call their client: in the device's hands, and ended.
-  std::atomic<int64_t> calling_{0}, called_{0};
-  // The reader lane's: failed callbacks as of the latest Ping; launches that had ended when one was
-  // found to have failed, and how often to look again.
-  int64_t callbacks_failed_ = 0;
-  int64_t called_then_ = 0;
-  int looks_left_ = 0;
-  bool alone_ = false;  // the cluster has no other host; the reader lane's
   std::atomic<int64_t> buffers_{0}, buffer_bytes_{0}, loads_{0}, launches_{0};
 
   mutable absl::Mutex progress_mu_;

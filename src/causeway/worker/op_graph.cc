@@ -348,6 +348,13 @@ void OpGraph::Reset(int worker) {
   std::sort(open.begin(), open.end());
   for (const TransferId id : open) GiveUp(id, forgotten);
   DropParkedLaunches(EpochId(~uint64_t{0}), forgotten);
+  for (const std::shared_ptr<LaunchRecord>& record : std::exchange(holding_, {})) {
+    record->held.clear();
+    for (const std::weak_ptr<Value>& weak : record->outputs) {
+      const ValueRef value = weak.lock();
+      if (value != nullptr && value->pending()) Resolve(value, forgotten);
+    }
+  }
   options_.worker = worker;
   buffers_.clear();
   transfers_.clear();
@@ -400,6 +407,18 @@ EpochOpened OpGraph::OpenEpoch(const worker::OpenEpoch& open, const device::Epoc
       value->state = Value::State::kError;
       value->error = array.status();
       value->array = nullptr;
+    }
+  }
+  for (const std::shared_ptr<LaunchRecord>& record : holding_) {
+    for (size_t i = 0; i < record->held.size(); ++i) {
+      const ValueRef value = record->outputs[i].lock();
+      if (value == nullptr || !value->pending()) continue;
+      auto adopted = device_->Adopt(record->held[i]);
+      if (adopted.ok()) {
+        record->held[i] = *std::move(adopted);
+      } else {
+        Resolve(value, adopted.status());
+      }
     }
   }
   opened.adopt_us = static_cast<uint64_t>(

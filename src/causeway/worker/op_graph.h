@@ -18,7 +18,10 @@
 //      brings, or what a local program behind it computes, before it can come.
 //   8. The first multi-worker launch of a binding in an epoch starts when all members could start
 //      it: connecting for a collective, XLA waits only seconds for its peers, and a peer may still
-//      be loading the program or be busy with other work.
+//      be loading the program or be busy with other work. So does each launch of a binding that
+//      calls its client: where a callback has failed, a member that knows of it does not come.
+//   9. The outputs of a launch over several devices that calls its client are there when it has
+//      ended: after a failed callback it goes on with zeros, and only its completion tells.
 //
 // Thread safety: none; all calls come from one thread. Time and waiting come in through GraphHost.
 #pragma once
@@ -64,9 +67,6 @@ class GraphHost {
   virtual void RunBlocking(absl::AnyInvocable<void()> work) = 0;
   // Counts bytes that went over a path of their own. May be called from anywhere.
   virtual void Moved(const char* kind, const char* path, int64_t bytes, absl::Duration spent) {}
-  // A launch over several workers whose callbacks may fail for one device alone begins. Its end is
-  // that of its record, or, with -1, that it did not come about.
-  virtual void MayHalfFail(int launches) {}
   virtual absl::Time Now() = 0;
 };
 
@@ -146,7 +146,7 @@ class OpGraph {
     std::vector<int> ordinals;  // local
     std::shared_ptr<device::Program> loaded;
     EpochId loaded_in;
-    EpochId met_in;  // all members were at its first launch
+    EpochId met_in;  // all members were at its first launch, or at this one if it calls its client
     std::shared_ptr<HostBinding> host;  // of programs that run in host memory
   };
   struct PendingLaunch {
@@ -191,6 +191,7 @@ class OpGraph {
   void Issue(PendingLaunch& launch);
   absl::StatusOr<std::shared_ptr<LaunchRecord>> IssueOnDevice(PendingLaunch& launch);
   void FailOutputs(PendingLaunch& launch, const absl::Status& cause);
+  void ReleaseHeld(const std::shared_ptr<LaunchRecord>& record);
   void ApplyFaults(PendingLaunch& launch);
   absl::Status EnsureLoaded(Binding& binding);
 
@@ -240,6 +241,7 @@ class OpGraph {
   std::vector<int> inflight_;                 // by local ordinal
   int inflight_multi_ = 0;
   LaunchSeq last_multi_;  // the latest that was issued
+  std::vector<std::shared_ptr<LaunchRecord>> holding_;  // in flight with held outputs
   std::pair<EpochId, LaunchSeq> last_queued_;  // multi-worker launches
   bool pumping_ = false;
   int64_t multi_count_ = 0, launches_ = 0, loads_ = 0, edges_ = 0;

@@ -192,7 +192,8 @@ absl::Status OpGraph::EnsureLoaded(Binding& binding) {
                                   .devices = binding.bind.devices,
                                   .nodes = nodes_,
                                   .output_memory_kinds = binding.bind.output_memory_kinds,
-                                  .output_dtypes = binding.bind.output_dtypes}));
+                                  .output_dtypes = binding.bind.output_dtypes,
+                                  .host_callbacks = binding.bind.host_callbacks}));
   binding.loaded_in = epoch_;
   ++loads_;
   return absl::OkStatus();
@@ -212,18 +213,9 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
     ASSIGN_OR_RETURN(device::ArrayRef array, Use(*value));
     args.push_back(std::move(array));
   }
-  // Programs of one host among several are left to gloo's own time limit.
-  const bool waits_inside = launch.launch.seq != LaunchSeq(0) ||
-                            (options_.num_workers == 1 && launch.binding->ordinals.size() > 1);
-  const bool may_half_fail = launch.binding->bind.host_callbacks && waits_inside;
-  if (may_half_fail) host_->MayHalfFail(1);
-  absl::StatusOr<device::Launched> issued =
-      device_->Launch(*launch.binding->loaded, args, launch.launch.protect);
-  if (!issued.ok()) {
-    if (may_half_fail) host_->MayHalfFail(-1);
-    return issued.status();
-  }
-  device::Launched& launched = *issued;
+  ASSIGN_OR_RETURN(device::Launched launched,
+                   device_->Launch(*launch.binding->loaded, args, launch.launch.protect,
+                                   launch.launch.seq.value()));
   if (launched.outputs.size() != launch.outputs.size()) {
     return absl::InternalError(absl::StrCat("the program has ", launched.outputs.size(),
                                             " outputs, the launch names ",
@@ -234,14 +226,18 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
   record->seq = launch.launch.seq;
   record->ordinals = launch.binding->ordinals;
   record->completion = std::move(launched.completion);
-  record->may_half_fail = may_half_fail;
   LaunchSeq after = launch.launch.seq;
   for (const ValueRef& value : launch.args) after = std::max(after, value->after);
   for (size_t i = 0; i < launch.outputs.size(); ++i) {
     launch.outputs[i]->after = after;
     record->outputs.push_back(launch.outputs[i]);
     launch.outputs[i]->producer = record;
-    Resolve(launch.outputs[i], std::move(launched.outputs[i]));
+    if (!launched.held) Resolve(launch.outputs[i], std::move(launched.outputs[i]));
+  }
+  if (launched.held && !launched.outputs.empty()) {
+    REACHED("graph.held_launch");
+    record->held = std::move(launched.outputs);
+    holding_.push_back(record);
   }
   return record;
 }
@@ -270,6 +266,7 @@ void OpGraph::Issue(PendingLaunch& launch) {
       if (multi) {
         ++inflight_multi_;
         last_multi_ = launch.launch.seq;
+        if (launch.binding->bind.host_callbacks) launch.binding->met_in = EpochId(0);
       }
       if (const RequestId request = launch.launch.request; request != RequestId(0)) {
         (*issued)->waiters.push_back([this, request](const absl::Status& end) {
@@ -302,6 +299,7 @@ void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::
   record->status = status;
   for (const int k : record->ordinals) --inflight_[k];
   if (record->seq != LaunchSeq(0)) --inflight_multi_;
+  if (!record->held.empty()) ReleaseHeld(record);
   if (!status.ok()) {
     // The values are garbage or will never be: later commands see the cause, not XLA's echo of it.
     for (const std::weak_ptr<Value>& weak : record->outputs) {
@@ -314,6 +312,20 @@ void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::
   }
   for (auto& waiter : std::exchange(record->waiters, {})) waiter(status);
   Pump();
+}
+
+void OpGraph::ReleaseHeld(const std::shared_ptr<LaunchRecord>& record) {
+  std::erase(holding_, record);
+  for (size_t i = 0; i < record->held.size(); ++i) {
+    const ValueRef value = record->outputs[i].lock();
+    if (value == nullptr || !value->pending()) continue;
+    if (record->status.ok()) {
+      Resolve(value, std::move(record->held[i]));
+    } else {
+      Resolve(value, record->status);
+    }
+  }
+  record->held.clear();
 }
 
 void OpGraph::DropParkedLaunches(EpochId epoch, const absl::Status& cause) {

@@ -20,6 +20,12 @@ constexpr char kAddOneDonating[] = "fake add_one; inputs 1; addc 0 1; out f32[2]
 constexpr char kSum[] = "fake sum; inputs 1; psum 0; mulc 1 10; out f32[2] 2";
 constexpr char kFail[] = "fake bad; inputs 1; fail RESOURCE_EXHAUSTED no room; out f32[2] 0";
 
+constexpr char kFailAtEnd[] =
+    "fake late; inputs 1; failend INVALID_ARGUMENT a callback; out f32[2] 0";
+constexpr char kGoodAtEnd[] = "fake late; inputs 1; failend OK well; out f32[2] 0";
+constexpr char kSumFailAtEnd[] =
+    "fake sum; inputs 1; psum 0; failend INVALID_ARGUMENT a callback; out f32[2] 1";
+
 // One emulated worker without threads: completions and copies are collected by hand.
 class TestWorker final : public GraphHost {
  public:
@@ -232,6 +238,91 @@ TEST_F(OpGraphTest, ParksWhatWaitsForATransferAndRunsTheRest) {
   EXPECT_EQ(w.Read(11), "pending");
   w.graph_.TransferArrived(TransferId(77), TestWorker::Bytes({1, 2}), {});
   EXPECT_EQ(w.Read(11), "2 3");
+}
+
+TEST_F(OpGraphTest, NobodyUsesWhatAFailureAtTheEndTakesBack) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Program(2, kFailAtEnd, {0});
+  w.Build(10, {1, 2});
+  w.Launch(2, 0, {10}, 11);
+  w.Launch(1, 0, {11}, 12);
+  w.Launch(1, 0, {10}, 13);  // has nothing to do with it
+  EXPECT_EQ(w.Read(12), "INVALID_ARGUMENT: a callback");
+  EXPECT_EQ(w.Read(11), "INVALID_ARGUMENT: a callback");
+  EXPECT_EQ(w.Read(13), "2 3");
+  EXPECT_EQ(w.graph_.stats().launches, 2);
+}
+
+TEST_F(OpGraphTest, HeldOutputsAreThereAtTheEnd) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Program(2, kGoodAtEnd, {0});
+  w.Build(10, {1, 2});
+  w.Launch(2, 0, {10}, 11);
+  w.Launch(1, 0, {11}, 12);
+  EXPECT_EQ(w.graph_.stats().launches, 1);
+  EXPECT_EQ(w.Read(12), "2 3");
+  EXPECT_EQ(w.Read(11), "1 2");
+  w.Launch(2, 0, {10}, 14);
+  w.Free(14);
+  w.Settle();
+  EXPECT_EQ(w.graph_.stats().buffers, 3);
+}
+
+TEST_F(OpGraphTest, HeldOutputsComeIntoTheNextEpoch) {
+  TestWorker w(0, &fabric_);
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Program(2, kGoodAtEnd, {0});
+  w.Program(3, kFailAtEnd, {0});
+  w.Build(10, {1, 2});
+  w.Launch(2, 0, {10}, 11);
+  w.Launch(1, 0, {11}, 12);
+  w.Launch(3, 0, {10}, 13);
+  w.OpenEpoch(2, {2});
+  EXPECT_EQ(w.Read(12), "2 3");
+  EXPECT_EQ(w.Read(13), "INVALID_ARGUMENT: a callback");
+}
+
+TEST_F(OpGraphTest, AFailureAtTheEndClosesTheEpochAfterwards) {
+  TestWorker a(0, &fabric_), b(1, &fabric_);
+  for (TestWorker* w : {&a, &b}) {
+    w->OpenEpoch(1, {1, 2});
+    w->Program(1, w == &a ? kSumFailAtEnd : kSum, {0, 1});
+    w->Program(2, kSum, {0, 1});
+    w->Build(10, {1, 2});
+    w->Launch(1, 1, {10}, 11);
+    w->Launch(2, 2, {11}, 12);
+  }
+  a.Settle();
+  b.Settle();
+  EXPECT_EQ(a.failed(), 1u);
+  EXPECT_EQ(a.graph_.stats().launches, 1);
+  EXPECT_EQ(b.done(), 1u);  // its part of the launch came to its end
+  EXPECT_EQ(a.Read(12), "INVALID_ARGUMENT: a callback");
+}
+
+TEST_F(OpGraphTest, EachLaunchThatCallsItsClientMeetsItsPeers) {
+  TestWorker w(0, &fabric_, {}, /*rendezvous=*/true);
+  w.OpenEpoch(1, {1, 2});
+  device::ProgramSource source;
+  source.serialized = kAddOne;
+  w.graph_.Run(LoadProgram{ProgramId(1), source});
+  worker::Bind bind{BindingId(1), ProgramId(1), {0, 1}, {}, {11}};
+  bind.host_callbacks = true;
+  w.graph_.Run(std::move(bind));
+  w.Build(10, {1, 2});
+  for (uint64_t seq = 1; seq <= 3; ++seq) {
+    w.Launch(1, seq, {10}, 10 + seq);
+    EXPECT_EQ(w.announced().size(), seq);
+    EXPECT_EQ(w.graph_.stats().launches, static_cast<int64_t>(seq) - 1);
+    w.graph_.Run(Proceed{EpochId(1), LaunchSeq(seq)});
+    w.Settle();
+    EXPECT_EQ(w.graph_.stats().launches, static_cast<int64_t>(seq));
+  }
 }
 
 TEST_F(OpGraphTest, KeepsATransferThatCameEarly) {

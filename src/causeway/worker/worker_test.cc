@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <thread>
 
@@ -29,7 +30,10 @@ class WorkerTest : public ::testing::Test {
     threads_.emplace_back([this, options] {
       const absl::Status end = RunWorker(options, [this](std::function<bool(int, int)>) {
         return absl::StatusOr<std::unique_ptr<device::Device>>(
-            std::make_unique<device::FakeDevice>(1, &fabric_));
+            std::make_unique<device::FakeDevice>(
+                1, &fabric_, device::FakeDeviceHooks{.overdue = [this] {
+                  return overdue_ ? absl::InvalidArgumentError("a callback") : absl::OkStatus();
+                }}));
       });
       absl::MutexLock lock(&mu_);
       ends_.push_back(end);
@@ -92,6 +96,7 @@ class WorkerTest : public ::testing::Test {
   absl::Mutex mu_;
   std::vector<absl::Status> ends_ ABSL_GUARDED_BY(mu_);
   uint64_t request_ = 0;
+  std::atomic<bool> overdue_{false};
 };
 
 TEST_F(WorkerTest, AnswersEveryKindOfQuestion) {
@@ -194,6 +199,35 @@ TEST_F(WorkerTest, WorkersReduceSendAndBreakOff) {
   OpenEpoch(2, {3, 0}, {addresses[0], ""});
   EXPECT_NE(Fetch(0, 12).reply.status().code(), 0);
   EXPECT_EQ(ToFloats(Fetch(0, 10).data[0]), (std::vector<float>{1, 2}));
+}
+
+TEST_F(WorkerTest, ALaunchThatDoesNotEndAfterAFailedCallbackIsBrokenOff) {
+  std::vector<std::string> addresses;
+  for (int w = 0; w < 2; ++w) StartWorker(w);
+  for (int w = 0; w < 2; ++w) addresses.push_back(Welcome(w, 1 + w).data_address());
+  OpenEpoch(1, {1, 2}, addresses);
+  for (int w = 0; w < 2; ++w) {
+    Program(w, 1, kSum, {0, 1});
+    head_.Send(w, BuildFloats(10, {0, 1}, {{w, {1, 2}}}));
+    head_.Send(w, LaunchOf(1, 1, 1, {10}, {11}));
+  }
+  for (int w = 0; w < 2; ++w) EXPECT_EQ(Fetch(w, 11).reply.status().code(), 0);
+  head_.Send(0, LaunchOf(1, 1, 2, {11}, {12}));  // without its peer
+  EXPECT_EQ(Fetch(0, 10).reply.status().code(), 0);  // it has begun
+  overdue_ = true;
+  control::Command ping;
+  ping.mutable_ping()->set_number(1);
+  head_.Send(0, ping);
+  auto failed = head_.WaitEvent(0, [](const control::Event& e) { return e.has_launch_failed(); });
+  ASSERT_TRUE(failed.ok());
+  EXPECT_EQ(failed->launch_failed().seq(), 2u);
+  EXPECT_EQ(failed->launch_failed().status().message(), "a callback");
+  control::Command abort;
+  abort.mutable_abort_epoch()->set_epoch(1);
+  *abort.mutable_abort_epoch()->mutable_cause() = failed->launch_failed().status();
+  head_.Send(0, abort);
+  EXPECT_NE(Fetch(0, 12).reply.status().code(), 0);
+  overdue_ = false;
 }
 
 TEST_F(WorkerTest, AnotherLifeStartsEmpty) {
