@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -123,7 +124,12 @@ def test_a_survivor_that_does_not_drain_is_replaced(
     )
     # It ended by itself, and did not attach once more before.
     log = (state_dir / cluster.name / "logs" / "worker-0.log").read_text()
-    assert "this process ends: 1 launches of the older epoch did not end within 1s" in log
+    assert re.search(
+        r"this process ends: 1 launches of the older epoch did not end within 1s"
+        r" \(launch \d+ of jit__lambda.*, in the device's hands for", log), log
+    # It says where they hang: the thread that runs the program waits inside XLA.
+    assert re.search(r"what hangs may be seen here: \d+ of \d+ threads told", log), log
+    assert re.search(r"BlockUntilReady.* in libjax_common.so", log), log
     assert log.count("attached as worker 0") == 2, log
     cluster.ask("restore", 1)
     cluster.wait_for("all workers", lambda s: s["complete"], WAIT_SECONDS)

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -52,6 +53,8 @@ struct LaunchRecord {
   EpochId epoch;
   LaunchSeq seq;                       // 0 = this worker only
   std::vector<int> ordinals;           // local devices that it occupies
+  std::string program;                 // its name
+  absl::Time issued;
   std::vector<std::weak_ptr<Value>> outputs;
   // The outputs' arrays, where nobody may use them before the launch has ended; else empty.
   std::vector<device::ArrayRef> held;

@@ -51,7 +51,7 @@ absl::Status LaunchLedger::Admit(EpochId epoch, LaunchSeq seq) {
     }
     if (verdict.ok()) {
       last_ = seq;
-      ++inflight_;
+      inflight_.push_back(seq);
     }
   }
   if (report) emit_(LaunchFailed{epoch, seq, verdict});
@@ -72,8 +72,9 @@ void LaunchLedger::Complete(EpochId epoch, LaunchSeq seq, const absl::Status& st
   bool failed = false, done = false;
   {
     absl::MutexLock lock(&mu_);
-    CHECK_GT(inflight_, 0);
-    --inflight_;
+    const auto it = std::find(inflight_.begin(), inflight_.end(), seq);
+    CHECK(it != inflight_.end());
+    inflight_.erase(it);
     if (!status.ok()) {
       failed = FenceLocked(epoch, seq, status);
     } else {
@@ -104,7 +105,7 @@ void LaunchLedger::OpenEpoch(EpochId epoch) {
 
 void LaunchLedger::Reset() {
   absl::MutexLock lock(&mu_);
-  CHECK_EQ(inflight_, 0);
+  CHECK(inflight_.empty());
   current_ = fenced_ = aborted_ = EpochId(0);
   last_ = fenced_at_ = LaunchSeq(0);
   fence_cause_ = abort_cause_ = absl::OkStatus();
@@ -112,11 +113,16 @@ void LaunchLedger::Reset() {
 
 bool LaunchLedger::WaitIdle(absl::Duration timeout) {
   absl::MutexLock lock(&mu_);
-  auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return inflight_ == 0; };
+  auto idle = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) { return inflight_.empty(); };
   return mu_.AwaitWithTimeout(absl::Condition(&idle), timeout);
 }
 
 int LaunchLedger::inflight() const {
+  absl::MutexLock lock(&mu_);
+  return static_cast<int>(inflight_.size());
+}
+
+std::vector<LaunchSeq> LaunchLedger::launches_inflight() const {
   absl::MutexLock lock(&mu_);
   return inflight_;
 }
@@ -124,7 +130,7 @@ int LaunchLedger::inflight() const {
 int LaunchLedger::broken_inflight() const {
   absl::MutexLock lock(&mu_);
   // An epoch opens when nothing of the older one is in flight, so all are of the current one.
-  return current_ <= aborted_ ? inflight_ : 0;
+  return current_ <= aborted_ ? static_cast<int>(inflight_.size()) : 0;
 }
 
 std::pair<EpochId, LaunchSeq> LaunchLedger::admitted() const {

@@ -49,6 +49,7 @@ class LaunchLedger {
   // Waits until nothing is in flight. False after `timeout`.
   bool WaitIdle(absl::Duration timeout);
   int inflight() const;
+  std::vector<LaunchSeq> launches_inflight() const;  // in the order of their admission
   // Those in flight whose epoch was given up: only breaking collectives off is sure to end them.
   int broken_inflight() const;
   // The open epoch and the latest launch that was admitted in it.
@@ -67,7 +68,7 @@ class LaunchLedger {
   mutable absl::Mutex mu_;
   EpochId current_ ABSL_GUARDED_BY(mu_);
   LaunchSeq last_ ABSL_GUARDED_BY(mu_);
-  int inflight_ ABSL_GUARDED_BY(mu_) = 0;
+  std::vector<LaunchSeq> inflight_ ABSL_GUARDED_BY(mu_);  // of the current epoch
   EpochId fenced_ ABSL_GUARDED_BY(mu_);  // 0: no fence
   LaunchSeq fenced_at_ ABSL_GUARDED_BY(mu_);
   absl::Status fence_cause_ ABSL_GUARDED_BY(mu_);

@@ -368,7 +368,9 @@ void Machine::FinishOpening() {
     opened.epoch = opening.open.epoch;
     opened.status = absl::DeadlineExceededError(
         absl::StrCat(ledger_.inflight(), " launches of the older epoch did not end within ",
-                     absl::FormatDuration(opening.bound), "; restart this worker"));
+                     absl::FormatDuration(opening.bound), " (",
+                     graph_->DescribeLaunches(ledger_.launches_inflight()),
+                     "); restart this worker"));
   }
   opened.drain_us = static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Microseconds(drained)));
   const bool open = opened.status.ok();

@@ -355,6 +355,7 @@ void OpGraph::Reset(int worker) {
       if (value != nullptr && value->pending()) Resolve(value, forgotten);
     }
   }
+  issued_.clear();
   options_.worker = worker;
   buffers_.clear();
   transfers_.clear();

@@ -129,6 +129,8 @@ class OpGraph {
     bool could_start = false;  // and waits for its peers at the rendezvous
   };
   Waiting waiting_launch() const;
+  // Those of these multi-worker launches that were issued, in words.
+  std::string DescribeLaunches(absl::Span<const LaunchSeq> launches) const;
   struct Stats {
     int64_t buffers = 0, buffer_bytes = 0, loads = 0, launches = 0;
     int64_t edges = 0;  // ever made from an operation to one that waits for it
@@ -241,6 +243,7 @@ class OpGraph {
   std::vector<int> inflight_;                 // by local ordinal
   int inflight_multi_ = 0;
   LaunchSeq last_multi_;  // the latest that was issued
+  std::vector<std::shared_ptr<LaunchRecord>> issued_;   // multi-worker launches in flight
   std::vector<std::shared_ptr<LaunchRecord>> holding_;  // in flight with held outputs
   std::pair<EpochId, LaunchSeq> last_queued_;  // multi-worker launches
   bool pumping_ = false;

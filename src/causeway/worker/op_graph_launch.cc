@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "causeway/base/check.h"
 #include "causeway/base/log.h"
 #include "causeway/base/probes.h"
@@ -171,6 +172,19 @@ OpGraph::Waiting OpGraph::waiting_launch() const {
   return waiting;
 }
 
+std::string OpGraph::DescribeLaunches(absl::Span<const LaunchSeq> launches) const {
+  std::vector<std::string> words;
+  for (const std::shared_ptr<LaunchRecord>& record : issued_) {
+    if (std::find(launches.begin(), launches.end(), record->seq) == launches.end()) continue;
+    words.push_back(absl::StrCat("launch ", record->seq.value(), " of ",
+                                 record->program.empty() ? "a program" : record->program,
+                                 ", in the device's hands for ",
+                                 absl::FormatDuration(absl::Trunc(host_->Now() - record->issued,
+                                                                  absl::Milliseconds(1)))));
+  }
+  return absl::StrJoin(words, "; ");
+}
+
 absl::Status OpGraph::EnsureLoaded(Binding& binding) {
   if (binding.loaded != nullptr && binding.loaded_in == epoch_) return absl::OkStatus();
   if (binding.source == nullptr) {
@@ -225,6 +239,8 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
   record->epoch = launch.launch.epoch;
   record->seq = launch.launch.seq;
   record->ordinals = launch.binding->ordinals;
+  if (launch.binding->source != nullptr) record->program = launch.binding->source->name;
+  record->issued = host_->Now();
   record->completion = std::move(launched.completion);
   LaunchSeq after = launch.launch.seq;
   for (const ValueRef& value : launch.args) after = std::max(after, value->after);
@@ -266,6 +282,7 @@ void OpGraph::Issue(PendingLaunch& launch) {
       if (multi) {
         ++inflight_multi_;
         last_multi_ = launch.launch.seq;
+        issued_.push_back(*issued);
         if (launch.binding->bind.host_callbacks) launch.binding->met_in = EpochId(0);
       }
       if (const RequestId request = launch.launch.request; request != RequestId(0)) {
@@ -298,7 +315,10 @@ void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::
   record->done = true;
   record->status = status;
   for (const int k : record->ordinals) --inflight_[k];
-  if (record->seq != LaunchSeq(0)) --inflight_multi_;
+  if (record->seq != LaunchSeq(0)) {
+    --inflight_multi_;
+    std::erase(issued_, record);
+  }
   if (!record->held.empty()) ReleaseHeld(record);
   if (!status.ok()) {
     // The values are garbage or will never be: later commands see the cause, not XLA's echo of it.

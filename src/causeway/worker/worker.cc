@@ -18,9 +18,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
+#include "causeway/base/thread_stacks.h"
 #include "causeway/device/host_arrays.h"
 #include "causeway/liveness/sentinel.h"
 #include "causeway/worker/control_client.h"
@@ -42,6 +44,8 @@ constexpr int kHostProgramThreads = 64;
 constexpr absl::Duration kHostProgramPatience = absl::Seconds(1);
 // For the head to hear why this process ends, and to end the stream.
 constexpr absl::Duration kFarewellMax = absl::Seconds(1);
+// To look up the names in the stacks of what hangs.
+constexpr absl::Duration kStacksMax = absl::Seconds(3);
 constexpr absl::Duration kAbortInterval = absl::Milliseconds(5);
 
 // One queue with one consumer thread.
@@ -189,8 +193,9 @@ class Worker final : public MachineHost {
     LOG(ERROR) << "this process ends: " << why;
     leaving_ = true;
     client_->Leave(absl::AbortedError(why));
-    std::thread([] {
-      absl::SleepFor(kFarewellMax);
+    std::thread([this] {
+      LOG(ERROR) << "what hangs may be seen here: " << ThreadStacks(kStacksMax);
+      head_knows_.WaitForNotificationWithTimeout(kFarewellMax);
       End();
     }).detach();
   }
@@ -218,6 +223,7 @@ class Worker final : public MachineHost {
   Mailbox<std::shared_ptr<LaunchRecord>> multi_watch_, local_watch_;
   Mailbox<int> aborts_;
   std::atomic<bool> aborting_{false}, leaving_{false};
+  absl::Notification head_knows_;  // that this process leaves
   std::atomic<int> head_port_{0}, coordinator_port_{0}, callbacks_port_{0};
   // Since when the operation thread is at one thing (Unix microseconds, 0 = idle).
   std::atomic<int64_t> busy_since_{0};
@@ -282,7 +288,10 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   std::thread local([this] { WatchLoop(&local_watch_); });
   std::thread aborter([this] { AbortLoop(); });
   const absl::Status end = client_->Run();
-  if (leaving_) End();
+  if (leaving_) {
+    head_knows_.Notify();
+    absl::SleepFor(absl::InfiniteDuration());  // the thread that Leave() began ends the process
+  }
   // Waits on dead peers must end before the threads can be joined.
   machine_->Stop();
   operations_.Close();
