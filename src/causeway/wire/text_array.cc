@@ -73,11 +73,22 @@ absl::StatusOr<std::string> CutText(absl::string_view bytes, const model::Shape&
 
 absl::StatusOr<std::string> JoinText(
     const model::Shape& shape, const std::vector<std::pair<model::Box, std::string>>& parts) {
-  std::vector<std::string> out(static_cast<size_t>(model::NumElements(shape)));
+  std::vector<std::vector<std::string>> texts;
+  int64_t came = 0;
   for (const auto& [box, bytes] : parts) {
     RETURN_IF_ERROR(CheckBox(shape, box));
-    ASSIGN_OR_RETURN(std::vector<std::string> part, ParseText(bytes, box.shape()));
-    ForEachElement(shape, box, [&](int64_t flat, int64_t i) { out[flat] = std::move(part[i]); });
+    ASSIGN_OR_RETURN(texts.emplace_back(), ParseText(bytes, box.shape()));
+    came += box.num_elements();
+  }
+  // Before memory is taken for the whole: only what came says that there will be so much.
+  if (came < model::NumElements(shape)) {
+    return absl::InvalidArgumentError(absl::StrCat("parts with ", came, " texts for a shape [",
+                                                   absl::StrJoin(shape, ","), "]"));
+  }
+  std::vector<std::string> out(static_cast<size_t>(model::NumElements(shape)));
+  for (size_t p = 0; p < parts.size(); ++p) {
+    ForEachElement(shape, parts[p].first,
+                   [&](int64_t flat, int64_t i) { out[flat] = std::move(texts[p][i]); });
   }
   return EncodeText(out);
 }

@@ -24,7 +24,8 @@ absl::StatusOr<std::vector<std::string>> ParseText(absl::string_view bytes,
 absl::StatusOr<std::string> CutText(absl::string_view bytes, const model::Shape& shape,
                                     const model::Box& box);
 
-// One array of `shape` out of parts, which lie where their boxes say.
+// One array of `shape` out of parts, which lie where their boxes say. INVALID_ARGUMENT when they do
+// not fill it.
 absl::StatusOr<std::string> JoinText(
     const model::Shape& shape, const std::vector<std::pair<model::Box, std::string>>& parts);
 

@@ -46,5 +46,11 @@ TEST(TextArrayTest, RefusesWhatDoesNotFit) {
   EXPECT_FALSE(JoinText(kShape, {{{{0, 0}, {1, 3}}, EncodeText({"x"})}}).ok());
 }
 
+TEST(TextArrayTest, AShapeAloneTakesNoMemory) {
+  const int64_t most = int64_t{1} << 40;
+  const auto joined = JoinText({most}, {{{{0}, {1}}, EncodeText({"x"})}});
+  EXPECT_EQ(joined.status().code(), absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace causeway::wire
