@@ -5,7 +5,7 @@
 // which they were made; Adopt() carries them into the current one.
 //
 // Thread safety: OpenEpoch, Load, Launch, Build, StartHostCopy, Adopt, Idle and ForgetOldEpochs come
-// from one thread (the order of Launch calls is the order of collectives). Compile, Introspect,
+// one at a time (the order of Launch calls is the order of collectives). Compile, Introspect,
 // AwaitReady, LoadHostProgram, OverdueFailure and AbortCollectives may come from any thread at any
 // time. All values may be released anywhere.
 #pragma once

@@ -430,7 +430,7 @@ class JaxDevice final : public Device {
   absl::Mutex doors_mu_;
   std::shared_ptr<GlooDoors> doors_ ABSL_GUARDED_BY(doors_mu_);  // of the current epoch
   int aborts_ ABSL_GUARDED_BY(doors_mu_) = 0;                    // calls in the current epoch
-  EpochSpec spec_;  // written by OpenEpoch, read on the same thread
+  EpochSpec spec_;  // OpenEpoch's and of those that come one at a time
 };
 
 }  // namespace

@@ -40,30 +40,52 @@ absl::StatusOr<std::shared_ptr<net::Socket>> Greet(const std::string& head, Cont
   return std::make_shared<net::Socket>(std::move(connection.socket));
 }
 
-// Gives every message to `on_message` until that returns false or the stream ends: with the head's
-// own words, or UNAVAILABLE.
-absl::Status ReadMessages(int fd, const std::function<bool(absl::string_view)>& on_message) {
-  net::FrameReader reader(limits::kMessageBytesMax);
-  while (true) {
-    const absl::Span<char> space = reader.Space();
-    const ssize_t size = ::recv(fd, space.data(), space.size(), 0);
-    if (size < 0 && errno == EINTR) continue;
+// Gives every message to `on_message` until that returns false or the stream ends.
+class Messages final : public OperationThreads::Source {
+ public:
+  using OnMessage = std::function<bool(absl::string_view)>;
+
+  Messages(int fd, OnMessage on_message) : fd_(fd), on_message_(std::move(on_message)) {}
+
+  Result Read(bool wait) override {
+    const absl::Span<char> space = reader_.Space();
+    ssize_t size;
+    do {
+      size = ::recv(fd_, space.data(), space.size(), wait ? 0 : MSG_DONTWAIT);
+    } while (size < 0 && errno == EINTR);
+    if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Result::kNothing;
     if (size <= 0) {
-      return absl::UnavailableError(size == 0 ? "the head closed the connection"
+      end_ = absl::UnavailableError(size == 0 ? "the head closed the connection"
                                               : std::strerror(errno));
+      return Result::kEnd;
     }
-    reader.Received(static_cast<size_t>(size));
+    reader_.Received(static_cast<size_t>(size));
+    const absl::StatusOr<bool> more = Deliver();
+    end_ = more.status();
+    return more.ok() && *more ? Result::kSome : Result::kEnd;
+  }
+
+  // After kEnd: OK when `on_message` returned false, else the head's own words, or UNAVAILABLE.
+  const absl::Status& end() const { return end_; }
+
+ private:
+  absl::StatusOr<bool> Deliver() {
     while (true) {
-      ASSIGN_OR_RETURN(const std::optional<net::Frame> frame, reader.Next());
-      if (!frame.has_value()) break;
+      ASSIGN_OR_RETURN(const std::optional<net::Frame> frame, reader_.Next());
+      if (!frame.has_value()) return true;
       if (frame->kind == Kind(ControlFrame::kEnd)) {
         const absl::Status end = wire::DecodeEnd(frame->payload);
         return end.ok() ? absl::UnavailableError("the head closed the stream") : end;
       }
-      if (!on_message(frame->payload)) return absl::OkStatus();
+      if (!on_message_(frame->payload)) return false;
     }
   }
-}
+
+  const int fd_;
+  const OnMessage on_message_;
+  net::FrameReader reader_{limits::kMessageBytesMax};
+  absl::Status end_;
+};
 
 // The connection for bytes of transfers: made, read and ended by a thread of its own.
 class BulkReader {
@@ -83,7 +105,7 @@ class BulkReader {
             if (ended_) return;
             socket_ = *socket;
           }
-          (void)ReadMessages((*socket)->fd(), [&on_command](absl::string_view bytes) {
+          Messages messages((*socket)->fd(), [&on_command](absl::string_view bytes) {
             auto command = DecodeCommand(bytes);
             if (command.ok() && std::holds_alternative<Chunk>(*command)) {
               on_command(*std::move(command));
@@ -92,6 +114,7 @@ class BulkReader {
             }
             return true;
           });
+          while (messages.Read(/*wait=*/true) != Messages::Result::kEnd) continue;
         }) {}
   ~BulkReader() {
     {
@@ -111,26 +134,26 @@ class BulkReader {
 
 }  // namespace
 
-ControlClient::ControlClient(Options options, OnCommand on_command, OnConnected on_connected)
+ControlClient::ControlClient(Options options, OperationThreads* threads, OnCommand on_command,
+                             OnConnected on_connected)
     : options_(std::move(options)),
+      threads_(threads),
       on_command_(std::move(on_command)),
       on_connected_(std::move(on_connected)) {}
 
-absl::Status ControlClient::Read(int fd,
-                                 const std::function<void(const Welcome&)>& on_welcome) {
-  return ReadMessages(fd, [this, &on_welcome](absl::string_view bytes) {
-    auto command = DecodeCommand(bytes);
-    if (!command.ok()) {
-      LOG(ERROR) << "a command is dropped: " << command.status();
-      return true;
-    }
-    if (const auto* welcome = std::get_if<Welcome>(&*command); welcome != nullptr) {
-      on_welcome(*welcome);
-    }
-    shutdown_ = std::holds_alternative<Shutdown>(*command);
-    on_command_(*std::move(command));
-    return !shutdown_;
-  });
+bool ControlClient::OnMessage(absl::string_view bytes,
+                              const std::function<void(const Welcome&)>& on_welcome) {
+  auto command = DecodeCommand(bytes);
+  if (!command.ok()) {
+    LOG(ERROR) << "a command is dropped: " << command.status();
+    return true;
+  }
+  if (const auto* welcome = std::get_if<Welcome>(&*command); welcome != nullptr) {
+    on_welcome(*welcome);
+  }
+  shutdown_ = std::holds_alternative<Shutdown>(*command);
+  on_command_(*std::move(command));
+  return !shutdown_;
 }
 
 absl::Status ControlClient::Serve(bool* attached) {
@@ -139,7 +162,7 @@ absl::Status ControlClient::Serve(bool* attached) {
   events_.Open(socket);
   std::thread writer([this] { events_.Drain(); });
   std::unique_ptr<BulkReader> bulk;
-  const absl::Status end = Read(socket->fd(), [&](const Welcome& welcome) {
+  const auto on_welcome = [&](const Welcome& welcome) {
     *attached = true;
     options_.hello.worker = welcome.worker;  // a spare's place, from now on
     Hello hello = options_.hello;
@@ -148,7 +171,11 @@ absl::Status ControlClient::Serve(bool* attached) {
       bulk = std::make_unique<BulkReader>(options_.head, std::move(hello), on_command_,
                                           on_connected_);
     }
+  };
+  Messages commands(socket->fd(), [&](absl::string_view bytes) {
+    return OnMessage(bytes, on_welcome);
   });
+  threads_->Serve(&commands);
   events_.Close();
   if (shutdown_) {
     std::string farewell;
@@ -157,7 +184,7 @@ absl::Status ControlClient::Serve(bool* attached) {
   }
   ::shutdown(socket->fd(), SHUT_RDWR);
   writer.join();
-  return end;
+  return commands.end();
 }
 
 absl::Status ControlClient::Run() {

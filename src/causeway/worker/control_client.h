@@ -12,6 +12,7 @@
 #include "causeway/worker/commands.h"
 #include "causeway/worker/event_sender.h"
 #include "causeway/worker/head_connection.h"
+#include "causeway/worker/operation_threads.h"
 
 namespace causeway::worker {
 
@@ -24,13 +25,15 @@ class ControlClient {
     absl::Duration connect_timeout;
     absl::Duration reattach_timeout;
   };
-  // Called on the reading thread, in stream order; must not block for long. Data of the bulk
-  // connection comes on a thread of its own, as Chunk commands.
+  // Called in stream order on the thread whose turn at reading it is; must not block for long. Data
+  // of the bulk connection comes on a thread of its own, as Chunk commands.
   using OnCommand = std::function<void(Command)>;
   // Called for both connections, on their threads, when the head has been greeted.
   using OnConnected = std::function<void(const HeadConnection&)>;
 
-  ControlClient(Options options, OnCommand on_command, OnConnected on_connected);
+  // Commands are read by `threads`, which must outlive this.
+  ControlClient(Options options, OperationThreads* threads, OnCommand on_command,
+                OnConnected on_connected);
 
   // Serves until the head says Shutdown (OK), refuses this worker (its status), or cannot be
   // reached for connect_timeout (at first) or reattach_timeout (later): UNAVAILABLE. After Leave it
@@ -46,13 +49,14 @@ class ControlClient {
 
  private:
   absl::Status Serve(bool* attached);
-  // Reads commands until the end, and says what it was.
-  absl::Status Read(int fd, const std::function<void(const Welcome&)>& on_welcome);
+  // False: nothing comes after it.
+  bool OnMessage(absl::string_view bytes, const std::function<void(const Welcome&)>& on_welcome);
 
-  Options options_;  // the reading thread's
+  Options options_;  // Run's, and the reader's while commands are read
+  OperationThreads* const threads_;
   const OnCommand on_command_;
   const OnConnected on_connected_;
-  bool shutdown_ = false;
+  bool shutdown_ = false;  // as options_
   std::atomic<bool> leaving_{false};
   EventSender events_;
 };

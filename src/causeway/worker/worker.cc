@@ -28,6 +28,7 @@
 #include "causeway/worker/control_client.h"
 #include "causeway/worker/data_plane.h"
 #include "causeway/worker/machine.h"
+#include "causeway/worker/operation_threads.h"
 #include "causeway/worker/process_stats.h"
 #include "causeway/worker/wait_pool.h"
 
@@ -70,10 +71,6 @@ class Mailbox {
     mu_.AwaitWithTimeout(absl::Condition(&ready), timeout);
     out->swap(items_);
     return !closed_;
-  }
-  bool empty() {
-    absl::MutexLock lock(&mu_);
-    return items_.empty();
   }
 
  private:
@@ -150,7 +147,7 @@ class Worker final : public MachineHost {
       done(device_->AwaitReady(arrays));
     });
   }
-  void Post(absl::AnyInvocable<void()> work) override { operations_.Put(std::move(work)); }
+  void Post(absl::AnyInvocable<void()> work) override { operations_->Post(std::move(work)); }
   void Emit(Event event) override { client_->Emit(std::move(event)); }
   void Push(WorkerId to, TransferId transfer,
             absl::StatusOr<device::HostBytes> bytes) override {
@@ -209,7 +206,7 @@ class Worker final : public MachineHost {
   void OnCommand(Command command);
   void OnConnected(const HeadConnection& connection);
   void WarnIfStalled() const;
-  void OperationLoop();
+  void RunOperation(absl::AnyInvocable<void()>& work);
   void WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records);
   void AbortLoop();
   bool IsOurs(int local_port, int peer_port) const;
@@ -219,13 +216,13 @@ class Worker final : public MachineHost {
   std::unique_ptr<ControlClient> client_;
   std::unique_ptr<Machine> machine_;
   std::unique_ptr<DataPlane> data_plane_;  // tells the machine of its failures
-  Mailbox<absl::AnyInvocable<void()>> operations_;
+  std::unique_ptr<OperationThreads> operations_;
   Mailbox<std::shared_ptr<LaunchRecord>> multi_watch_, local_watch_;
   Mailbox<int> aborts_;
   std::atomic<bool> aborting_{false}, leaving_{false};
   absl::Notification head_knows_;  // that this process leaves
   std::atomic<int> head_port_{0}, coordinator_port_{0}, callbacks_port_{0};
-  // Since when the operation thread is at one thing (Unix microseconds, 0 = idle).
+  // Since when the operation lane is at one thing (Unix microseconds, 0 = idle).
   std::atomic<int64_t> busy_since_{0};
   std::atomic<int> local_collectives_{0};  // one-worker launches on several devices, in flight
   std::atomic<int> watched_multi_{0};      // launches of several workers, not yet confirmed
@@ -266,6 +263,10 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   device_ = device::WithHostArrays(std::move(made));
   machine_ = std::make_unique<Machine>(
       MachineOptions{.worker = options_.worker, .faults = options_.faults}, device_.get(), this);
+  ASSIGN_OR_RETURN(operations_, OperationThreads::Start(
+                                    {.run = [this](auto& work) { RunOperation(work); },
+                                     .idle = [this] { device_->Idle(); },
+                                     .tick = [this] { machine_->Tick(); }}));
   char name[256] = "";
   (void)::gethostname(name, sizeof(name) - 1);
   const std::string reach = options_.host.empty() ? RouteTo(options_.head) : options_.host;
@@ -281,9 +282,8 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
                     .spare = options_.spare},
           .connect_timeout = options_.connect_timeout,
           .reattach_timeout = options_.reattach_timeout},
-      [this](Command command) { OnCommand(std::move(command)); },
+      operations_.get(), [this](Command command) { OnCommand(std::move(command)); },
       [this](const HeadConnection& connection) { OnConnected(connection); });
-  std::thread operations([this] { OperationLoop(); });
   std::thread multi([this] { WatchLoop(&multi_watch_); });
   std::thread local([this] { WatchLoop(&local_watch_); });
   std::thread aborter([this] { AbortLoop(); });
@@ -294,10 +294,9 @@ absl::Status Worker::Run(const DeviceFactory& make_device) {
   }
   // Waits on dead peers must end before the threads can be joined.
   machine_->Stop();
-  operations_.Close();
+  operations_->Stop();
   multi_watch_.Close();
   local_watch_.Close();
-  operations.join();
   multi.join();
   local.join();
   aborts_.Close();
@@ -336,7 +335,7 @@ void Worker::WarnIfStalled() const {
   const absl::Duration busy =
       since == 0 ? absl::ZeroDuration() : absl::Now() - absl::FromUnixMicros(since);
   if (busy <= kStallWarning) return;
-  LOG(WARNING) << "the operation thread has been inside " << machine_->doing() << " for "
+  LOG(WARNING) << "the operation lane has been inside " << machine_->doing() << " for "
                << absl::FormatDuration(absl::Trunc(busy, absl::Seconds(1))) << " ("
                << machine_->ledger().inflight() << " gang launches in flight)";
 }
@@ -350,6 +349,7 @@ void Worker::OnCommand(Command command) {
   }
   machine_->OnCommand(std::move(command));
   if (!welcome) return;
+  operations_->RunElsewhere();
   absl::MutexLock lock(&mu_);
   if (!mu_.AwaitWithTimeout(absl::Condition(&life_started_), kLifeStartMax)) {
     GiveUp("what an earlier head left here does not end; start this worker anew");
@@ -375,32 +375,21 @@ void Worker::AbortLoop() {
   }
 }
 
-void Worker::OperationLoop() {
-  std::deque<absl::AnyInvocable<void()>> work;
-  absl::Time next_tick = absl::Now() + absl::Seconds(1);
-  while (operations_.Take(&work, absl::Seconds(1))) {
-    for (auto& item : work) {
-      busy_since_ = absl::ToUnixMicros(absl::Now());
-      item();
-      item = nullptr;  // releases what it holds before the next one runs
-      while (const auto until = machine_->waiting_until()) {
-        // The ledger wakes this thread; what else is waited for is looked at again soon.
-        while (!machine_->Quiet() && absl::Now() < *until) {
-          machine_->ledger().WaitIdle(std::min(*until - absl::Now(), kQuietCheck));
-          if (machine_->ledger().inflight() == 0 && !machine_->Quiet()) {
-            absl::SleepFor(absl::Milliseconds(1));
-          }
-        }
-        machine_->EndWait();
+void Worker::RunOperation(absl::AnyInvocable<void()>& work) {
+  busy_since_ = absl::ToUnixMicros(absl::Now());
+  work();
+  work = nullptr;
+  while (const auto until = machine_->waiting_until()) {
+    // The ledger wakes this thread; what else is waited for is looked at again soon.
+    while (!machine_->Quiet() && absl::Now() < *until) {
+      machine_->ledger().WaitIdle(std::min(*until - absl::Now(), kQuietCheck));
+      if (machine_->ledger().inflight() == 0 && !machine_->Quiet()) {
+        absl::SleepFor(absl::Milliseconds(1));
       }
     }
-    busy_since_ = 0;
-    if (absl::Now() >= next_tick) {
-      machine_->Tick();
-      next_tick = absl::Now() + absl::Seconds(1);
-    }
-    if (operations_.empty()) device_->Idle();
+    machine_->EndWait();
   }
+  busy_since_ = 0;
 }
 
 void Worker::WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records) {

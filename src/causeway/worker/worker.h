@@ -1,9 +1,10 @@
 // The worker process: threads and streams around the graph and the device.
 //
-//   reader (control stream) --commands--> operation thread --launches--> device
-//        |  abort, compile, ping at once      ^  posts               |
-//        v                                    |                      v
-//   compile pool, transfer assembler ---------+------- watchers (completions), wait pool (bytes)
+//   control stream --commands--> two threads: one reads and runs --launches--> device
+//                                 |  abort, compile, ping at once  ^                |
+//                                 v                                | posts          v
+//                  compile pool, transfer assembler ---------------+-- watchers (completions),
+//                                                                      wait pool (bytes)
 #pragma once
 
 #include <functional>
