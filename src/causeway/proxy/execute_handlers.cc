@@ -87,6 +87,7 @@ void HandleExecute(Call call, const ifrt::ExecuteRequest& request) {
   if (decoded.want_status && decoded.status.value() == 0) {
     out->set_status_handle(result->status.value());
   }
+  if (!decoded.results.empty() && !decoded.want_status) call.MarkUnawaited();
   if (decoded.results.empty()) {
     if (absl::Status s = DescribeOutputs(session, decoded, *result, out); !s.ok()) {
       return call.Fail(std::move(s));

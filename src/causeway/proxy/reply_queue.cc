@@ -1,6 +1,7 @@
 // Writes a session's replies one by one.
 #include "causeway/proxy/reply_queue.h"
 
+#include <iterator>
 #include <utility>
 
 namespace causeway::proxy {
@@ -41,19 +42,43 @@ std::unique_ptr<Reply> ReplyQueue::NewReply() {
 void ReplyQueue::Send(std::unique_ptr<Reply> reply, const Bookkeeping& book) {
   absl::MutexLock lock(&mu_);
   if (finished_) return;
-  contexts_.Answered(book.user_context, book.named_by_error);
-  if (book.numbered) {
-    ifrt::ResponseMetadata* metadata = reply->message().mutable_response_metadata();
-    metadata->set_seq_num(contexts_.Number(&released_));
-    metadata->mutable_destroyed_user_context_ids()->Add(released_.begin(), released_.end());
+  if (book.awaited) {
+    queue_.push_back({std::move(reply), book});
+    if (writing_ == nullptr) WriteNext();
+    return;
   }
-  queue_.push_back(std::move(reply));
+  held_.push_back({std::move(reply), book});
+  if (held_.size() == kHeldMax) {
+    QueueHeld();
+  } else if (!std::exchange(release_due_, true)) {
+    stream_->ReleaseSoon();
+  }
+}
+
+void ReplyQueue::ReleaseHeld() {
+  absl::MutexLock lock(&mu_);
+  release_due_ = false;
+  if (!finished_ && !held_.empty()) QueueHeld();
+}
+
+void ReplyQueue::QueueHeld() {
+  queue_.insert(queue_.end(), std::make_move_iterator(held_.begin()),
+                std::make_move_iterator(held_.end()));
+  held_.clear();
   if (writing_ == nullptr) WriteNext();
 }
 
+// Numbers follow the order on the wire, which is not always that of Send().
 void ReplyQueue::WriteNext() {
-  writing_ = std::move(queue_.front());
+  const Bookkeeping book = queue_.front().book;
+  writing_ = std::move(queue_.front().reply);
   queue_.pop_front();
+  contexts_.Answered(book.user_context, book.named_by_error);
+  if (book.numbered) {
+    ifrt::ResponseMetadata* metadata = writing_->message().mutable_response_metadata();
+    metadata->set_seq_num(contexts_.Number(&released_));
+    metadata->mutable_destroyed_user_context_ids()->Add(released_.begin(), released_.end());
+  }
   stream_->Write(writing_->message(), /*more=*/!queue_.empty());
 }
 
@@ -62,6 +87,7 @@ bool ReplyQueue::OnWriteDone(bool ok) {
   std::unique_ptr<Reply> done = std::move(writing_);
   if (!ok || finished_) {
     queue_.clear();
+    held_.clear();
     return false;
   }
   if (!queue_.empty()) WriteNext();
@@ -91,6 +117,7 @@ void ReplyQueue::Finish(const grpc::Status& status) {
   if (finished_) return;
   finished_ = true;
   queue_.clear();
+  held_.clear();
   stream_->Finish(status);
 }
 

@@ -38,6 +38,7 @@ Call::Call(Call&& other) noexcept
       user_context_(other.user_context_),
       kind_(other.kind_),
       numbered_(other.numbered_),
+      awaited_(other.awaited_),
       named_by_error_(other.named_by_error_),
       reply_(std::move(other.reply_)) {}
 
@@ -55,7 +56,7 @@ ifrt::IfrtResponse& Call::response() {
 
 void Call::Ok() {
   CHECK_EQ(static_cast<int>(response().response_case()), kind_);
-  Send(numbered_);
+  Send(numbered_, awaited_);
 }
 
 absl::Status Call::Annotate(absl::Status status) {
@@ -69,15 +70,16 @@ void Call::Fail(absl::Status status) {
   LOG(DEBUG) << "session " << session_->id << " request " << op_id_ << ": " << status;
   response().clear_response();
   wire::StatusToProto(status, response().mutable_response_metadata()->mutable_status());
-  Send(/*numbered=*/false);
+  Send(/*numbered=*/false, /*awaited=*/true);
 }
 
-void Call::Send(bool numbered) {
+void Call::Send(bool numbered, bool awaited) {
   response().mutable_response_metadata()->set_op_id(op_id_);
   const std::shared_ptr<Session> session = std::move(session_);
   session->replies->Send(std::move(reply_), {.user_context = user_context_,
                                              .named_by_error = named_by_error_,
-                                             .numbered = numbered});
+                                             .numbered = numbered,
+                                             .awaited = awaited});
   session->open_calls.GiveBack(1);
 }
 

@@ -74,15 +74,18 @@ class Call {
   absl::Status Annotate(absl::Status status);
   // The client handles this reply apart from the others: it must carry no number.
   void MarkUnnumbered() { numbered_ = false; }
+  // No client waits for the reply, unless it is an error.
+  void MarkUnawaited() { awaited_ = false; }
 
  private:
-  void Send(bool numbered);
+  void Send(bool numbered, bool awaited);
 
   std::shared_ptr<Session> session_;  // null: answered or moved from
   uint64_t op_id_;
   uint64_t user_context_;
   int kind_;
   bool numbered_ = true;
+  bool awaited_ = true;
   bool named_by_error_ = false;
   std::unique_ptr<Reply> reply_;
 };

@@ -19,6 +19,8 @@ namespace {
 
 constexpr char kSessionMetadataKey[] = "ifrt-proxy-grpc-ifrt-session-metadata-bin";
 constexpr size_t kRequestBlockBytes = 16 << 10;
+// What a reply that nobody waits for may wait for others.
+constexpr int64_t kHeldMs = 20;
 
 Version FromProto(const wire_service::IfrtProxyVersion& proto) {
   return {.protocol = proto.protocol_version(), .serdes = proto.ifrt_serdes_version_number()};
@@ -82,6 +84,13 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
   }
 
  private:
+  // What outlives the stream in the hands of those who will wake it.
+  struct Life {
+    explicit Life(SessionStream* owner) : stream(owner) {}
+    absl::Mutex mu;
+    SessionStream* stream ABSL_GUARDED_BY(mu);
+  };
+
   void Write(const ifrt::IfrtResponse& message, bool more) override {
     grpc::WriteOptions options;
     // The transport may put both in one packet.
@@ -92,7 +101,12 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
     request_ = google::protobuf::Arena::CreateMessage<ifrt::IfrtRequest>(&arena_);
     StartRead(request_);
   }
+  void ReleaseSoon() override {
+    Wake(life_, gpr_time_from_millis(kHeldMs, GPR_TIMESPAN), &SessionStream::ReleaseHeld);
+  }
   void Finish(const grpc::Status& status) override { ServerBidiReactor::Finish(status); }
+
+  void ReleaseHeld() { replies_->ReleaseHeld(); }
 
   absl::Status Open(grpc::CallbackServerContext* call) {
     wire_service::GrpcIfrtSessionMetadata metadata;
@@ -137,29 +151,26 @@ class SessionStream final : public grpc::ServerBidiReactor<ifrt::IfrtRequest, if
     if (replies_->MayRead() && session_->MayRead(Later(&SessionStream::GoOn))) replies_->Read();
   }
 
+  // Has `what` called from another thread, if the stream is there then.
+  static void Wake(std::shared_ptr<Life> life, gpr_timespec delay, void (SessionStream::*what)()) {
+    auto alarm = std::make_shared<grpc::Alarm>();
+    alarm->Set(gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC), delay),
+               [life = std::move(life), what, alarm](bool) mutable {
+                 alarm = nullptr;  // it holds this function
+                 absl::MutexLock lock(&life->mu);
+                 if (life->stream != nullptr) (life->stream->*what)();
+               });
+  }
+
   // Whoever makes room may hold locks that going on needs, so another thread does that.
   Room::Resume Later(void (SessionStream::*what)()) {
-    return [life = life_, what] {
-      auto alarm = std::make_shared<grpc::Alarm>();
-      alarm->Set(gpr_time_0(GPR_CLOCK_REALTIME), [life, what, alarm](bool) mutable {
-        alarm = nullptr;  // it holds this function
-        absl::MutexLock lock(&life->mu);
-        if (life->stream != nullptr) (life->stream->*what)();
-      });
-    };
+    return [life = life_, what] { Wake(life, gpr_time_0(GPR_TIMESPAN), what); };
   }
 
   void End(const char* reason, const grpc::Status& status) {
     if (session_ != nullptr) session_->Close(reason);
     replies_->Finish(status);
   }
-
-  // What outlives the stream in the hands of those who will wake it.
-  struct Life {
-    explicit Life(SessionStream* owner) : stream(owner) {}
-    absl::Mutex mu;
-    SessionStream* stream ABSL_GUARDED_BY(mu);
-  };
 
   const std::shared_ptr<Context> context_;
   const std::shared_ptr<Life> life_ = std::make_shared<Life>(this);

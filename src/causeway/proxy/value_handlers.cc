@@ -91,6 +91,7 @@ void HandleIsArrayDeleted(Call call, const ifrt::ArrayRequest& request) {
 
 void HandleDestructArray(Call call, const ifrt::ArrayListRequest& request) {
   call.MarkUnnumbered();
+  call.MarkUnawaited();
   Session& session = call.session();
   absl::Status status =
       session.runtime().Destruct(session.id, DecodeHandles(request.array_handle()));
