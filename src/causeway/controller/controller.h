@@ -315,10 +315,10 @@ class Controller : public core::Runtime,
                                     absl::InlinedVector<int, 4>* protect);
 
   // execute.cc
-  // The request that the launch's workers report to, when the client wants its status or the launch
-  // is a mark (run_ahead.cc); 0 otherwise.
+  // The request that the launch's workers report to, when the client wants its status, the launch
+  // is a mark (run_ahead.cc), or the report settles `told`; 0 otherwise.
   RequestId WatchExecution(Session& session, StatusHandle status, const DeviceList& list,
-                           const core::GateRef& gate)
+                           const core::GateRef& gate, const core::GateRef& told = nullptr)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Launch(Session& session, const core::ExecuteRequest& request,
                       const Executable& executable, const core::ExecuteResult& names)

@@ -392,6 +392,56 @@ TEST_F(ControllerTest, LossNamesTheSliceAndSparesTheRest) {
   EXPECT_EQ(links_[1]->Of(control::Command::kLaunch).size(), 1);
 }
 
+TEST_F(ControllerTest, WhoAwaitsEveryLaunchIsToldWithoutAQuestion) {
+  Put(1, 2, "abcd");
+  const auto view = Compile(2);
+  absl::Status ready;
+  auto run_and_wait = [&](uint64_t result) {
+    EXPECT_TRUE(Run(*view, 1, result).ok());
+    ready = absl::UnknownError("pending");
+    controller_->AwaitReady(session_, {ArrayHandle(result)}, [&](absl::Status s) { ready = s; });
+    return links_[0]->Of(control::Command::kLaunch).back().launch().request();
+  };
+  for (uint64_t result = 2; result < 4; ++result) {
+    EXPECT_EQ(run_and_wait(result), 0u);
+    Reply(0, links_[0]->Of(control::Command::kAwaitReady).back().await_ready().request());
+    EXPECT_TRUE(ready.ok());
+  }
+  // It will wait for the third one too: the launch itself says where to report its end.
+  const uint64_t third = run_and_wait(4);
+  EXPECT_NE(third, 0u);
+  EXPECT_EQ(links_[0]->Of(control::Command::kAwaitReady).size(), 2u);
+  EXPECT_EQ(ready.code(), absl::StatusCode::kUnknown);
+  Reply(0, third);
+  EXPECT_TRUE(ready.ok());
+  // A failure reaches the one who waits, who reads, and who computes on.
+  Reply(0, run_and_wait(5), absl::ResourceExhaustedError("no memory"));
+  EXPECT_EQ(ready, absl::ResourceExhaustedError("no memory"));
+  auto read = Fetch(5);
+  Reply(0, links_[0]->Of(control::Command::kFetch).back().fetch().request(), ready);
+  EXPECT_EQ(read->value.status(), ready);
+  EXPECT_EQ(Run(*view, 5, 6), ready);
+  // So does the worker's death.
+  run_and_wait(7);
+  controller_->OnDetached(WorkerId(0), incarnations_[0], "killed");
+  EXPECT_EQ(ready.code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(ControllerTest, WhoRunsAheadIsNotToldOfEveryLaunch) {
+  Put(1, 2, "abcd");
+  const auto view = Compile(2);
+  for (uint64_t result = 2; result < 6; ++result) {
+    ASSERT_TRUE(Run(*view, 1, result).ok());
+    controller_->AwaitReady(session_, {ArrayHandle(result)}, [](absl::Status) {});
+  }
+  ASSERT_NE(links_[0]->Of(control::Command::kLaunch).back().launch().request(), 0u);
+  ASSERT_TRUE(Run(*view, 1, 6).ok());
+  for (uint64_t result = 7; result < 10; ++result) {
+    ASSERT_TRUE(Run(*view, 1, result).ok());
+    EXPECT_EQ(links_[0]->Of(control::Command::kLaunch).back().launch().request(), 0u);
+  }
+}
+
 TEST_F(ControllerTest, AReplicaThatItsWorkerReportsAsLostIsNotUsed) {
   Put(1, 4, "both");
   absl::Status ready;

@@ -188,6 +188,10 @@ struct Session {
   std::vector<int> unmarked;
   int marks_due = 0;
   absl::AnyInvocable<void() &&> resume;
+  // Whether the client has waited for a value since its latest launch, and for how many launches in
+  // a row it has (execute.cc).
+  bool awaited = false;
+  int awaited_in_a_row = 0;
 };
 
 // A question to one or more workers.

@@ -177,6 +177,7 @@ void Controller::AwaitReady(SessionId id, const std::vector<ArrayHandle>& handle
   absl::StatusOr<Session*> session = FindSession(id);
   if (!session.ok()) first = session.status();
   if (session.ok()) {
+    (*session)->awaited = true;
     for (ArrayHandle handle : handles) {
       absl::StatusOr<ArrayRef> array = FindLiveArray(**session, handle);
       absl::Status status = array.status();
