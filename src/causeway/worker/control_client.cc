@@ -1,6 +1,7 @@
 // The two connections to the head: commands and events, and bytes of transfers.
 #include "causeway/worker/control_client.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <cerrno>
@@ -48,10 +49,13 @@ class Messages final : public OperationThreads::Source {
   Messages(int fd, OnMessage on_message) : fd_(fd), on_message_(std::move(on_message)) {}
 
   Result Read(bool wait) override {
+    // A thread that waits in recv() of a Unix socket is also woken when the head takes what was sent.
+    pollfd readable{fd_, POLLIN, 0};
+    if (wait) ::poll(&readable, 1, -1);
     const absl::Span<char> space = reader_.Space();
     ssize_t size;
     do {
-      size = ::recv(fd_, space.data(), space.size(), wait ? 0 : MSG_DONTWAIT);
+      size = ::recv(fd_, space.data(), space.size(), MSG_DONTWAIT);
     } while (size < 0 && errno == EINTR);
     if (size < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return Result::kNothing;
     if (size <= 0) {

@@ -37,7 +37,7 @@ class OperationThreads {
    public:
     enum class Result { kSome, kNothing, kEnd };
     virtual ~Source() = default;
-    // Delivers what has come: what that posts runs after it. `wait`: for something to come.
+    // Delivers what has come; what that posts runs after it. `wait`: waits for something first.
     virtual Result Read(bool wait) = 0;
   };
 
