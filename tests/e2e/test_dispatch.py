@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +67,22 @@ def test_programs_compile_once(shared: Any) -> None:
     after = shared.status()["counters"]
     assert after["compiles_total"] == before["compiles_total"]
     assert after["compile_cache_hits_total"] > before["compile_cache_hits_total"]
+
+
+def test_all_reduces_are_one_where_no_peer_can_fail(
+    shared: Any, fresh: Callable[..., Any]
+) -> None:
+    """Through gloo they stay apart: a part that fails must end those behind it."""
+    sums = """
+both = jax.shard_map(lambda x, y: (jax.lax.psum(x, "x"), jax.lax.psum(y, "x")),
+                     mesh=rows.mesh, in_specs=(P("x"), P("x")), out_specs=(P(), P()))
+x = jax.device_put(np.arange(8, dtype=np.float32), rows)
+compiled = jax.jit(both).lower(x, x + 1).compile()
+result = [compiled.as_text().count("all-reduce("), *(float(v.sum()) for v in compiled(x, x + 1))]
+"""
+    assert shared.client().do(sums) == [2, 28.0, 36.0]
+    alone = fresh(slices=1, hosts_per_slice=1, devices_per_host=2)
+    assert alone.client().do(sums) == [1, 28.0, 36.0]
 
 
 def test_dispatch_does_not_wait_for_the_work(shared: Any) -> None:

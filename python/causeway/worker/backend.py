@@ -73,8 +73,9 @@ def _aval(shape, dtype):
 class _Epoch:
     """One XLA client and what hangs on it. Dropped whole when the epoch is over."""
 
-    def __init__(self, client, devices_by_node, node):
+    def __init__(self, client, devices_by_node, node, alone):
         self.client = client
+        self.alone = alone  # this host has no peers, ever
         self.devices_by_node = devices_by_node
         self.node = node
         self.local = devices_by_node[node]
@@ -128,7 +129,8 @@ class _Loaded:
 
 # XLA:CPU goes on with the next part of a combined all-reduce when one part has failed. A peer that
 # still waits in the failed part then gets a message of another size, and gloo ends its process. As
-# separate operations the rest is never started, and gloo runs them one by one all the same.
+# separate operations the rest is never started, and gloo runs them one by one all the same. A host
+# without peers has no gloo, and one rendezvous of its devices instead of many.
 _DISABLED_PASSES = (b"all-reduce-combiner", b"cpu-all-reduce-combiner")
 
 # CompileOptionsProto.executable_build_options = 3, and in there device_ordinal = 1 and
@@ -138,15 +140,15 @@ _ANY_ORDINAL = protobuf.number(1, -1)
 _PASSES = protobuf.content(3, b"".join(protobuf.content(30, name) for name in _DISABLED_PASSES))
 
 
-def _overrides(options):
+def _overrides(options, alone):
     # Debug options that are there at all count as complete: without the client's, XLA's defaults
     # must stay, so nothing is added to them.
     complete = any(protobuf.contents(build, 3) for build in protobuf.contents(options, 3))
-    return protobuf.content(3, _ANY_ORDINAL + (_PASSES if complete else b""))
+    return protobuf.content(3, _ANY_ORDINAL + (_PASSES if complete and not alone else b""))
 
 
-def _compile_options(options, devices):
-    parsed = _jax.CompileOptions.ParseFromString(options + _overrides(options))
+def _compile_options(options, devices, alone):
+    parsed = _jax.CompileOptions.ParseFromString(options + _overrides(options, alone))
     replicas = max(1, parsed.executable_build_options.num_replicas)
     if len(devices) % replicas:
         raise ValueError(
@@ -261,7 +263,7 @@ class Backend:
             by_node.setdefault(node if alone else device.process_index, []).append(device)
         if node not in by_node:
             raise RuntimeError(f"INTERNAL: the topology does not list node {node}")
-        self._epoch = _Epoch(client, by_node, node)
+        self._epoch = _Epoch(client, by_node, node, alone)
         if callback_relay and self._name == "cpu":
             callbacks.register()
             if not self._callbacks_started:
@@ -303,7 +305,7 @@ class Backend:
             callbacks.check_custom_calls(module, self._name)
             facts = inspect(module) if inspect else None
             loaded = epoch.client.compile_and_load(
-                module, _jax.DeviceList(devices), _compile_options(options, devices)
+                module, _jax.DeviceList(devices), _compile_options(options, devices, epoch.alone)
             )
         return loaded, facts
 
@@ -368,7 +370,9 @@ class Backend:
         if serialized:
             try:
                 return epoch.client.deserialize_executable(
-                    serialized, _jax.DeviceList(devices), _compile_options(options, devices)
+                    serialized,
+                    _jax.DeviceList(devices),
+                    _compile_options(options, devices, epoch.alone),
                 )
             except Exception as error:  # pylint: disable=broad-except
                 if not code:

@@ -131,8 +131,9 @@ std::string Controller::CompileEnvironment() const {
     kinds.insert(absl::StrCat(hello.platform, "|", hello.device_kind, "|", hello.runtime_version,
                               "|", hello.compile_target));
   }
-  return absl::StrCat(kDiskFormat, "|", options_.shape.hosts_per_slice, "|",
-                      options_.shape.devices_per_host, "|", absl::StrJoin(kinds, "||"), "|||");
+  // Workers compile otherwise where a host has no peers.
+  return absl::StrCat(kDiskFormat, topology_.num_workers() == 1 ? "|alone|" : "|",
+                      options_.shape.hosts_per_slice, "|", options_.shape.devices_per_host, "|", absl::StrJoin(kinds, "||"), "|||");
 }
 
 void Controller::FindOrCompile(const ProgramRef& program, const std::string& key) {
