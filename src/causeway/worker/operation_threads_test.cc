@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <chrono>
 #include <deque>
 #include <functional>
 #include <memory>
@@ -14,7 +13,6 @@
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
-#include "absl/time/clock.h"
 
 namespace causeway::worker {
 namespace {
@@ -74,7 +72,11 @@ class OperationThreadsTest : public ::testing::Test {
                work();
                running_ = false;
              },
-         .idle = [this] { ++idle_; },
+         .idle =
+             [this] {
+               absl::MutexLock lock(&mu_);
+               idle_ = true;
+             },
          .tick = [] {}},
         /*patience=*/absl::Milliseconds(2));
     ASSERT_TRUE(threads.ok()) << threads.status();
@@ -88,7 +90,8 @@ class OperationThreadsTest : public ::testing::Test {
   }
 
   std::atomic<bool> running_{false};
-  std::atomic<int> idle_{0};
+  absl::Mutex mu_;
+  bool idle_ ABSL_GUARDED_BY(mu_) = false;
   ScriptedSource source_;
   std::unique_ptr<OperationThreads> threads_;
   std::thread server_;
@@ -146,6 +149,7 @@ TEST_F(OperationThreadsTest, ASourceMayWaitForWhatItHasPosted) {
 TEST_F(OperationThreadsTest, KeepsTheOrderWhoeverReadsAndRuns) {
   constexpr int kCommands = 2000;
   std::vector<int> order;
+  int delivered = 0;  // guarded by mu_
   absl::Notification done;
   std::atomic<bool> over{false};
   std::thread others([&] {
@@ -156,10 +160,18 @@ TEST_F(OperationThreadsTest, KeepsTheOrderWhoeverReadsAndRuns) {
   });
   for (int i = 0; i < kCommands; ++i) {
     source_.Give([&, i] {
+      {
+        absl::MutexLock lock(&mu_);
+        ++delivered;
+      }
       threads_->Post([&, i] {
         order.push_back(i);
-        // Now and then longer than the patience: reading and running change hands.
-        if (i % 200 == 0) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        if (i % 200 == 0) {
+          // Reading and running change hands: this one waits for the next one's delivery.
+          auto next = [&] { return delivered > i + 1; };
+          absl::MutexLock lock(&mu_);
+          EXPECT_TRUE(mu_.AwaitWithTimeout(absl::Condition(&next), kLong));
+        }
         if (i + 1 == kCommands) done.Notify();
       });
     });
@@ -173,11 +185,18 @@ TEST_F(OperationThreadsTest, KeepsTheOrderWhoeverReadsAndRuns) {
 
 TEST_F(OperationThreadsTest, IsIdleOnceNothingIsLeft) {
   absl::Notification done;
-  source_.Give([&] { threads_->Post([&] { done.Notify(); }); });
+  source_.Give([&] {
+    threads_->Post([&] {
+      {
+        absl::MutexLock lock(&mu_);
+        idle_ = false;
+      }
+      done.Notify();
+    });
+  });
   ASSERT_TRUE(done.WaitForNotificationWithTimeout(kLong));
-  const absl::Time end = absl::Now() + kLong;
-  while (idle_ == 0 && absl::Now() < end) absl::SleepFor(absl::Milliseconds(1));
-  EXPECT_GT(idle_, 0);
+  absl::MutexLock lock(&mu_);
+  EXPECT_TRUE(mu_.AwaitWithTimeout(absl::Condition(&idle_), kLong));
 }
 
 TEST_F(OperationThreadsTest, ServesOneStreamAfterAnother) {
