@@ -356,13 +356,13 @@ void OpGraph::Reset(int worker) {
     }
   }
   issued_.clear();
+  ForgetHostLaunches(forgotten);
   options_.worker = worker;
   buffers_.clear();
   transfers_.clear();
   unclaimed_.clear();
   unclaimed_bytes_ = 0;
   programs_.clear();
-  host_streams_.clear();
   for (auto& [id, binding] : bindings_) {
     if (binding->host != nullptr) UnbindHost(binding->host);
   }

@@ -205,6 +205,7 @@ class OpGraph {
   void RunHost(Launch launch, const std::shared_ptr<HostBinding>& binding);
   void CaptureInputs(const std::shared_ptr<HostLaunch>& launch);
   void PumpHostStreams();
+  void ForgetHostLaunches(const absl::Status& cause);
   void FinishHost(HostLaunch& launch, absl::StatusOr<std::vector<device::HostValue>> results);
   absl::StatusOr<device::ArrayRef> HostResult(const Bind::Output& output,
                                               const device::HostValue& result);

@@ -195,6 +195,17 @@ void OpGraph::PumpHostStreams() {
   }
 }
 
+// A launch's outputs and what waits for them hold each other, as transfers do.
+void OpGraph::ForgetHostLaunches(const absl::Status& cause) {
+  for (const auto& [stream, launches] : std::exchange(host_streams_, {})) {
+    for (const std::shared_ptr<HostLaunch>& launch : launches) {
+      for (const ValueRef& output : launch->outputs) {
+        if (output != nullptr && output->pending()) Resolve(output, cause);
+      }
+    }
+  }
+}
+
 void OpGraph::FinishHost(HostLaunch& launch,
                          absl::StatusOr<std::vector<device::HostValue>> results) {
   HostBinding& binding = *launch.binding;

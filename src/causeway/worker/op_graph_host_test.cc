@@ -261,6 +261,33 @@ TEST_F(HostProgramTest, AnotherLifeHearsNothingOfIt) {
   EXPECT_FALSE(replies_.contains(77));
 }
 
+TEST_F(HostProgramTest, AnotherLifeKeepsNothingThatWaitsForIt) {
+  Build(10, Floats({1, 2}));
+  Program(1, "fake host add 1");
+  RunAll();
+  Launch(1, {10}, 11);
+  device::HostBytes half = Floats({3, 4});
+  const std::weak_ptr<const device::HostBlock> arrived = half;
+  ShardBuild shard;
+  shard.kind = ShardBuild::Kind::kPieces;
+  shard.dims = {4};
+  shard.pieces.resize(2);
+  shard.pieces[0].transfer = TransferId(77);
+  shard.pieces[1].buffer = BufferId(11);
+  for (int64_t p = 0; p < 2; ++p) {
+    shard.pieces[p].start = {2 * p};
+    shard.pieces[p].dims = {2};
+    shard.pieces[p].source_start = {0};
+  }
+  graph_.Run(worker::Build{BufferId(12), kF32, "", {shard}});
+  graph_.TransferArrived(TransferId(77), std::move(half), {});
+  EXPECT_FALSE(arrived.expired());
+  graph_.Reset(0);
+  Build(13, Floats({1, 2}));  // the next life's first command
+  RunAll();
+  EXPECT_TRUE(arrived.expired());
+}
+
 TEST_F(HostProgramTest, TextIsKeptSentCutAndJoined) {
   const std::vector<std::string> words = {"a", "bb", "", "dddd"};
   Build(10, device::HostBlock::FromString(wire::EncodeText(words)), {4}, kText);
