@@ -88,21 +88,23 @@ class Cpu:
     def open(self, node, coordinator, num_nodes):
         """An XLA client; `node` is None for the only host of a cluster."""
         if node is None:
-            return xc.make_cpu_client(asynchronous=True, num_devices=self._num_devices)
+            with _threads_inside_operations(self._num_devices):
+                return xc.make_cpu_client(asynchronous=True, num_devices=self._num_devices)
         distributed = distributed_client(node, coordinator)
         host = _local_address(coordinator)
         with _new_threads_wait_their_turn():
             collectives = _jax.make_gloo_tcp_collectives(
                 distributed_client=distributed, hostname=host
             )
-        return xc.make_cpu_client(
-            asynchronous=True,
-            distributed_client=distributed,
-            node_id=node,
-            num_nodes=num_nodes,
-            collectives=collectives,
-            num_devices=self._num_devices,
-        )
+        with _threads_inside_operations(self._num_devices):
+            return xc.make_cpu_client(
+                asynchronous=True,
+                distributed_client=distributed,
+                node_id=node,
+                num_nodes=num_nodes,
+                collectives=collectives,
+                num_devices=self._num_devices,
+            )
 
 
 class Plugin:
@@ -158,6 +160,22 @@ class Plugin:
         options["node_id"] = node
         options["num_nodes"] = num_nodes
         return xc.make_c_api_client(self._name, options, distributed_client(node, coordinator))
+
+
+@contextlib.contextmanager
+def _threads_inside_operations(devices):
+    """XLA clients made in here run as many threads inside operations as one of plain JAX does.
+
+    The number that XLA takes from PJRT_NPROC is for programs as well, of which more may wait for
+    others (src/causeway/device/held_threads.h).
+    """
+    from causeway._native import _worker  # pylint: disable=import-outside-toplevel
+
+    _worker.keep_threads_back(max(len(os.sched_getaffinity(0)), devices))
+    try:
+        yield
+    finally:
+        _worker.keep_threads_back(0)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "causeway/base/log.h"
+#include "causeway/device/held_threads.h"
 #include "causeway/device/jax_device.h"
 #include "causeway/worker/worker.h"
 
@@ -76,7 +77,16 @@ PyObject* Main(PyObject*, PyObject* args) {
   Py_RETURN_NONE;
 }
 
+// keep_threads_back(running) begins a scope on the calling thread, keep_threads_back(0) ends it.
+PyObject* KeepThreadsBack(PyObject*, PyObject* args) {
+  int running = 0;
+  if (!PyArg_ParseTuple(args, "i", &running)) return nullptr;
+  return PyBool_FromLong(device::KeepThreadsBack(running) ? 1 : 0);
+}
+
 PyMethodDef kMethods[] = {
+    {"keep_threads_back", &KeepThreadsBack, METH_VARARGS,
+     "While it is on, XLA clients made on this thread run so many threads inside operations."},
     {"main", &Main, METH_VARARGS, "Serves the head until it says shutdown; exits the process."},
     {nullptr, nullptr, 0, nullptr}};
 

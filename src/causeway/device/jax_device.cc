@@ -15,6 +15,7 @@
 #include "causeway/base/log.h"
 #include "causeway/base/status_macros.h"
 #include "causeway/device/gloo_calls.h"
+#include "causeway/device/held_threads.h"
 #include "causeway/device/gloo_doors.h"
 #include "causeway/device/jax_host_program.h"
 #include "causeway/device/jax_values.h"
@@ -287,6 +288,7 @@ class JaxDevice final : public Device {
   }
 
   absl::Status AwaitReady(absl::Span<const ArrayRef> arrays) override {
+    const XlaWait wait;
     GilScope gil;
     PyRef list = PyRef::Steal(PyList_New(0));
     for (const ArrayRef& array : arrays) {

@@ -6,6 +6,7 @@
 
 #include "causeway/base/status_macros.h"
 #include "causeway/device/gloo_calls.h"
+#include "causeway/device/held_threads.h"
 
 namespace causeway::device {
 namespace {
@@ -71,6 +72,7 @@ JaxCompletion::~JaxCompletion() {
 absl::Status JaxCompletion::Await() {
   absl::Status status;
   if (token_) {
+    const XlaWait wait;
     GilScope gil;
     status = Checked(PyObject_CallMethod(backend_, "await_token", "O", token_.get())).status();
   }
@@ -82,6 +84,7 @@ absl::Status JaxCompletion::Await() {
 }
 
 absl::StatusOr<HostShard> JaxHostCopy::Await() {
+  const XlaWait wait;
   GilScope gil;
   ASSIGN_OR_RETURN(PyRef found,
                    Checked(PyObject_CallMethod(backend_, "host_bytes", "O", piece_.get())));
