@@ -225,20 +225,19 @@ int causeway_callbacks_wait(double seconds) {
 // The three calls of the worker, see held_runs.h. The last two tell a failure, if there is one,
 // before they return.
 using CausewayTell = void (*)(void* context, int code, const char* text, size_t size);
+static void TellFailure(const absl::Status& failure, CausewayTell tell, void* context) {
+  if (failure.ok()) return;
+  tell(context, static_cast<int>(failure.code()), failure.message().data(),
+       failure.message().size());
+}
 void causeway_callbacks_hold(int64_t run, int shared) {
   causeway::callbacks::TheRuns().Hold(run, shared != 0);
 }
 void causeway_callbacks_release(int64_t run, CausewayTell tell, void* context) {
-  const absl::Status failure = causeway::callbacks::TheRuns().Release(run);
-  if (failure.ok()) return;
-  tell(context, static_cast<int>(failure.code()), failure.message().data(),
-       failure.message().size());
+  TellFailure(causeway::callbacks::TheRuns().Release(run), tell, context);
 }
 void causeway_callbacks_overdue(CausewayTell tell, void* context) {
-  const absl::Status failure = causeway::callbacks::TheRuns().Overdue(absl::Now());
-  if (failure.ok()) return;
-  tell(context, static_cast<int>(failure.code()), failure.message().data(),
-       failure.message().size());
+  TellFailure(causeway::callbacks::TheRuns().Overdue(absl::Now()), tell, context);
 }
 
 // Whether the TCP connection with this local port is the one to the relay.

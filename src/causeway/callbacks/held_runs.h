@@ -13,9 +13,9 @@ namespace causeway::callbacks {
 
 // A callback that fails ends its program on its own device alone. The devices that wait for that
 // one in a collective are not told by XLA, and nothing reaches those that wait in this process's
-// memory. So the callback succeeds with zeros, all devices come to the end, and whoever launched the
-// program learns then that it has failed. The further callbacks of that run are not made: what they
-// would be given comes from zeros.
+// memory. So the callback succeeds with zeros, all devices come to the end, and whoever launched
+// the program learns then that it has failed. The further callbacks of that run are not made: what
+// they would be given comes from zeros.
 //
 // A program that does not end with zeros, such as a loop until a callback says so, gets kPatience.
 // From then on its callbacks fail as any others do, and Overdue() tells.

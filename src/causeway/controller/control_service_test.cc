@@ -429,7 +429,8 @@ TEST_F(ControlServiceTest, ARefusalReachesTheWorkerInFull) {
   auto worker = Connect();
   ASSERT_TRUE(worker->Hello());
   EXPECT_TRUE(worker->Read().empty());
-  EXPECT_EQ(worker->Finish(), absl::Status(absl::StatusCode::kFailedPrecondition, "worker 3's place is taken by pid 9; end it first"));
+  EXPECT_EQ(worker->Finish(),
+            absl::FailedPreconditionError("worker 3's place is taken by pid 9; end it first"));
   EXPECT_EQ(sink_.detached(), 0);
 }
 
@@ -500,7 +501,7 @@ TEST_F(ControlServiceTest, CloseSendsWhatIsQueuedThenEndsTheCall) {
     for (const control::Command& command : commands) reasons.push_back(command.shutdown().reason());
   }
   EXPECT_THAT(reasons, ElementsAre("welcome", "last"));
-  EXPECT_EQ(worker->Finish(), absl::Status(absl::StatusCode::kUnavailable, "heartbeats were missed"));
+  EXPECT_EQ(worker->Finish(), absl::UnavailableError("heartbeats were missed"));
   ASSERT_TRUE(sink_.WaitDetached());
   EXPECT_EQ(sink_.why(), "heartbeats were missed");
 }

@@ -895,12 +895,10 @@ TEST_F(ControllerTest, AnArrayIsAssembledOfWhatFitsTheDescription) {
     source.shape = {n};
     source.shard_indices = {0};
     source.bytes = std::make_shared<Bytes>(std::string(n, 'x'));
-    ASSERT_TRUE(controller_
-                    ->MakeArray(session_, ArrayHandle(handle),
-                                {dtype, {n}, model::Sharding::SingleDevice(DeviceId(device), memory),
-                                 ""},
-                                {source})
-                    .ok());
+    const model::ShardingRef sharding = model::Sharding::SingleDevice(DeviceId(device), memory);
+    ASSERT_TRUE(
+        controller_->MakeArray(session_, ArrayHandle(handle), {dtype, {n}, sharding, ""}, {source})
+            .ok());
   };
   put(1, 0, model::DType::kU8, 2);
   put(2, 1, model::DType::kU8, 2);

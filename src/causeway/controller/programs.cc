@@ -133,7 +133,8 @@ std::string Controller::CompileEnvironment() const {
   }
   // Workers compile otherwise where a host has no peers.
   return absl::StrCat(kDiskFormat, topology_.num_workers() == 1 ? "|alone|" : "|",
-                      options_.shape.hosts_per_slice, "|", options_.shape.devices_per_host, "|", absl::StrJoin(kinds, "||"), "|||");
+                      options_.shape.hosts_per_slice, "|", options_.shape.devices_per_host, "|",
+                      absl::StrJoin(kinds, "||"), "|||");
 }
 
 void Controller::FindOrCompile(const ProgramRef& program, const std::string& key) {

@@ -154,11 +154,11 @@ absl::Status WorkerConnection::Admit(const core::WorkerHello& hello) {
     pid_ = hello.pid;
     process_start_ = ProcessStart(pid_);
   }
-  auto attachment = std::make_shared<WorkerAttachment>(*door_->timers, door_->data, *door_->commands,
-                                                       *door_->bulk, door_->writer, socket_);
+  auto attachment =
+      std::make_shared<WorkerAttachment>(*door_->timers, door_->data, *door_->commands,
+                                         *door_->bulk, door_->writer, socket_);
   attachment->SetWorkerMemory(hello.memory);
-  absl::StatusOr<core::WorkerAdmission> admission =
-      door_->sink->OnAttached(hello, attachment);
+  absl::StatusOr<core::WorkerAdmission> admission = door_->sink->OnAttached(hello, attachment);
   if (!admission.ok()) return admission.status();
   attachment_ = std::move(attachment);
   admission_ = *std::move(admission);

@@ -3,7 +3,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -53,7 +52,7 @@ struct LaunchRecord {
   EpochId epoch;
   LaunchSeq seq;                       // 0 = this worker only
   std::vector<int> ordinals;           // local devices that it occupies
-  std::string program;                 // its name
+  std::shared_ptr<const device::ProgramSource> program;
   absl::Time issued;
   std::vector<std::weak_ptr<Value>> outputs;
   // The outputs' arrays, where nobody may use them before the launch has ended; else empty.

@@ -348,12 +348,8 @@ void OpGraph::Reset(int worker) {
   std::sort(open.begin(), open.end());
   for (const TransferId id : open) GiveUp(id, forgotten);
   DropParkedLaunches(EpochId(~uint64_t{0}), forgotten);
-  for (const std::shared_ptr<LaunchRecord>& record : std::exchange(holding_, {})) {
-    record->held.clear();
-    for (const std::weak_ptr<Value>& weak : record->outputs) {
-      const ValueRef value = weak.lock();
-      if (value != nullptr && value->pending()) Resolve(value, forgotten);
-    }
+  for (const std::shared_ptr<LaunchRecord>& record : std::vector(holding_)) {
+    ReleaseHeld(record, forgotten);
   }
   issued_.clear();
   ForgetHostLaunches(forgotten);

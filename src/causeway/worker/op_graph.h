@@ -193,7 +193,8 @@ class OpGraph {
   void Issue(PendingLaunch& launch);
   absl::StatusOr<std::shared_ptr<LaunchRecord>> IssueOnDevice(PendingLaunch& launch);
   void FailOutputs(PendingLaunch& launch, const absl::Status& cause);
-  void ReleaseHeld(const std::shared_ptr<LaunchRecord>& record);
+  // Its outputs are there, or in error for good.
+  void ReleaseHeld(const std::shared_ptr<LaunchRecord>& record, const absl::Status& status);
   void ApplyFaults(PendingLaunch& launch);
   absl::Status EnsureLoaded(Binding& binding);
 

@@ -176,8 +176,9 @@ std::string OpGraph::DescribeLaunches(absl::Span<const LaunchSeq> launches) cons
   std::vector<std::string> words;
   for (const std::shared_ptr<LaunchRecord>& record : issued_) {
     if (std::find(launches.begin(), launches.end(), record->seq) == launches.end()) continue;
+    const std::string& name = record->program->name;
     words.push_back(absl::StrCat("launch ", record->seq.value(), " of ",
-                                 record->program.empty() ? "a program" : record->program,
+                                 name.empty() ? "a program" : name,
                                  ", in the device's hands for ",
                                  absl::FormatDuration(absl::Trunc(host_->Now() - record->issued,
                                                                   absl::Milliseconds(1)))));
@@ -239,7 +240,7 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
   record->epoch = launch.launch.epoch;
   record->seq = launch.launch.seq;
   record->ordinals = launch.binding->ordinals;
-  if (launch.binding->source != nullptr) record->program = launch.binding->source->name;
+  record->program = launch.binding->source;
   record->issued = host_->Now();
   record->completion = std::move(launched.completion);
   LaunchSeq after = launch.launch.seq;
@@ -319,7 +320,7 @@ void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::
     --inflight_multi_;
     std::erase(issued_, record);
   }
-  if (!record->held.empty()) ReleaseHeld(record);
+  if (!record->held.empty()) ReleaseHeld(record, status);
   if (!status.ok()) {
     // The values are garbage or will never be: later commands see the cause, not XLA's echo of it.
     for (const std::weak_ptr<Value>& weak : record->outputs) {
@@ -334,15 +335,16 @@ void OpGraph::LaunchFinished(const std::shared_ptr<LaunchRecord>& record, absl::
   Pump();
 }
 
-void OpGraph::ReleaseHeld(const std::shared_ptr<LaunchRecord>& record) {
+void OpGraph::ReleaseHeld(const std::shared_ptr<LaunchRecord>& record,
+                          const absl::Status& status) {
   std::erase(holding_, record);
   for (size_t i = 0; i < record->held.size(); ++i) {
     const ValueRef value = record->outputs[i].lock();
     if (value == nullptr || !value->pending()) continue;
-    if (record->status.ok()) {
+    if (status.ok()) {
       Resolve(value, std::move(record->held[i]));
     } else {
-      Resolve(value, record->status);
+      Resolve(value, status);
     }
   }
   record->held.clear();

@@ -77,6 +77,20 @@ class WorkerTest : public ::testing::Test {
     head_.Send(w, command);
     head_.Send(w, BindOf(id, id, devices, 1));
   }
+  // Two workers in epoch 1. Buffer 10 is {1, 2} on worker 0 and {2, 2} on worker 1; launch 1 of
+  // program 1, a sum over both, makes buffer 11. Returns where they are reached.
+  std::vector<std::string> StartTwoThatReduce() {
+    std::vector<std::string> addresses;
+    for (int w = 0; w < 2; ++w) StartWorker(w);
+    for (int w = 0; w < 2; ++w) addresses.push_back(Welcome(w, 1 + w).data_address());
+    OpenEpoch(1, {1, 2}, addresses);
+    for (int w = 0; w < 2; ++w) {
+      Program(w, 1, kSum, {0, 1});
+      head_.Send(w, BuildFloats(10, {0, 1}, {{w, {1.0f + w, 2}}}));
+      head_.Send(w, LaunchOf(1, 1, 1, {10}, {11}));
+    }
+    return addresses;
+  }
   FakeHead::Answer Fetch(int w, uint64_t buffer) {
     head_.Send(w, FetchOf(++request_, buffer, {w}));
     auto answer = head_.WaitReply(w, request_);
@@ -163,15 +177,7 @@ TEST_F(WorkerTest, ATransferMayFailWithoutACause) {
 }
 
 TEST_F(WorkerTest, WorkersReduceSendAndBreakOff) {
-  std::vector<std::string> addresses;
-  for (int w = 0; w < 2; ++w) StartWorker(w);
-  for (int w = 0; w < 2; ++w) addresses.push_back(Welcome(w, 1 + w).data_address());
-  OpenEpoch(1, {1, 2}, addresses);
-  for (int w = 0; w < 2; ++w) {
-    Program(w, 1, kSum, {0, 1});
-    head_.Send(w, BuildFloats(10, {0, 1}, {{w, {1.0f + w, 2}}}));
-    head_.Send(w, LaunchOf(1, 1, 1, {10}, {11}));
-  }
+  const std::vector<std::string> addresses = StartTwoThatReduce();
   for (int w = 0; w < 2; ++w) {
     EXPECT_EQ(ToFloats(Fetch(w, 11).data[w]), (std::vector<float>{3, 4}));
     EXPECT_TRUE(head_.WaitEvent(w, [](const control::Event& e) {
@@ -202,15 +208,7 @@ TEST_F(WorkerTest, WorkersReduceSendAndBreakOff) {
 }
 
 TEST_F(WorkerTest, ALaunchThatDoesNotEndAfterAFailedCallbackIsBrokenOff) {
-  std::vector<std::string> addresses;
-  for (int w = 0; w < 2; ++w) StartWorker(w);
-  for (int w = 0; w < 2; ++w) addresses.push_back(Welcome(w, 1 + w).data_address());
-  OpenEpoch(1, {1, 2}, addresses);
-  for (int w = 0; w < 2; ++w) {
-    Program(w, 1, kSum, {0, 1});
-    head_.Send(w, BuildFloats(10, {0, 1}, {{w, {1, 2}}}));
-    head_.Send(w, LaunchOf(1, 1, 1, {10}, {11}));
-  }
+  StartTwoThatReduce();
   for (int w = 0; w < 2; ++w) EXPECT_EQ(Fetch(w, 11).reply.status().code(), 0);
   head_.Send(0, LaunchOf(1, 1, 2, {11}, {12}));  // without its peer
   EXPECT_EQ(Fetch(0, 10).reply.status().code(), 0);  // it has begun
