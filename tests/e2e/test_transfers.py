@@ -93,6 +93,66 @@ def test_large_arrays_take_shared_memory(start_cluster: Callable[..., Cluster]) 
     cluster.close()
 
 
+READS = """
+import math
+kinds = ["bool", "int4", "uint2", "int8", "uint16", "int32", "float16", "bfloat16", "float32",
+         "complex64", "float8_e4m3fn"]
+wrong = []
+for kind in kinds:
+    for shape in [(), (1,), (8, 3), (4, 2048), (0, 8)]:
+        value = (np.arange(math.prod(shape)) % 2).reshape(shape).astype(jnp.dtype(kind))
+        layout = rows if shape and shape[0] % len(devices) == 0 else NamedSharding(mesh, P())
+        for array in (jax.device_put(value, devices[-1]), jax.device_put(value, layout)):
+            read = np.asarray(array)
+            if (read.dtype, read.shape, read.flags.writeable, read.tobytes()) != (
+                value.dtype, shape, False, value.tobytes()):
+                wrong.append((kind, shape, str(read)))
+result = wrong
+"""
+
+
+@pytest.mark.timeout_seconds(180)
+def test_arrays_of_any_size_are_read_through_shared_memory(shared: Cluster) -> None:
+    client = shared.client()
+    assert client.do(READS) == []
+    asked = shared.requests()
+    # Many at once are begun together, each with a file of its own, and what is never asked for
+    # leaves none behind.
+    many = """
+    from causeway.client import shared_memory
+    values = [jax.device_put(np.full(16, n), devices[n % len(devices)]) for n in range(1500)]
+    for value in values:
+        value.copy_to_host_async()
+    result = [int(v[3]) for v in jax.device_get(values[:1400])] == list(range(1400))
+    import gc
+    del values, value
+    gc.collect()
+    result = result, len(list(shared_memory.own_folder().iterdir()))
+    """
+    right, files = client.do(many)
+    assert right
+    assert files <= 1024
+    assert shared.requests()["copy_to_host_buffer"] == asked["copy_to_host_buffer"]
+    # The array's own trouble is nobody else's: JAX's own words, and reading goes on as before.
+    trouble = """
+    x = jax.device_put(np.arange(4.0), devices[0])
+    taken = jax.jit(lambda v: v + 1, donate_argnums=0)(x)
+    text = []
+    for act in (lambda: np.asarray(x), x.copy_to_host_async):
+        try:
+            act()
+        except RuntimeError as error:
+            text.append("deleted" in str(error))
+    with jax.transfer_guard_device_to_host("disallow"):
+        try:
+            np.asarray(taken)
+        except Exception as error:
+            text.append("isallowed" in str(error))
+    result = text, np.asarray(taken).tolist()
+    """
+    assert client.do(trouble) == [[True] * 3, [1.0, 2.0, 3.0, 4.0]]
+
+
 RESHARD = """
 grid = Mesh(np.array(devices).reshape(2, 2), ("a", "b"))
 pair = Mesh(np.array(devices[1:3]), ("a",))

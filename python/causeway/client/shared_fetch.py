@@ -1,14 +1,17 @@
-"""np.asarray of a large remote array through shared memory, all its shards in one exchange.
+"""np.asarray of a remote array through shared memory, all its shards in one exchange.
 
-The stock client copies what it reads several times, shard by shard, on one thread. Here the
-workers write their shards into a file in memory that this process maps: a program of a kind of its
-own (src/causeway/proxy/fetch_program.h) is run on the array, and its status says that all is there.
+The stock client copies what it reads several times, shard by shard, on one thread, and needs
+several messages for it. Here the workers write their shards into a file in memory that this
+process maps: a program of a kind of its own (src/causeway/proxy/fetch_program.h) is run on the
+array, and its status says that all is there. Large arrays stay in the file, small ones are copied
+out of it.
 Where that does not work, reading goes on as the stock client does it, with one warning.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import itertools
 import json
@@ -25,8 +28,11 @@ from causeway.client import shared_memory
 
 log = logging.getLogger("causeway.client")
 
-# Below this, the exchange costs more than it saves.
-MIN_BYTES = 1 << 20
+# Arrays below this are copied out, lest each keep a mapping of its own. All can use the same file.
+SMALL_BYTES = 1 << 20
+# So many small arrays are read ahead at most; others are when they are asked for.
+AHEAD_MAX = 1 << 10
+_AHEAD = "_causeway_ahead"
 # Files that no array needs any more and that the next read may use: their memory is there already.
 SPARE_BYTES_MAX = 1 << 30
 _numbers = itertools.count(1)
@@ -70,8 +76,10 @@ class _Files:
         with self._lock:
             while self._returned:
                 self._spare.append(self._returned.popleft())
+            size = max(size, SMALL_BYTES)
             fits = [f for f in self._spare if size <= f.size <= 2 * size]
-            best = min(fits, key=lambda f: f.size, default=None)
+            # Of equal ones the latest: its memory is warm.
+            best = min(reversed(fits), key=lambda f: f.size, default=None)
             if best is not None:
                 self._spare.remove(best)
             while sum(f.size for f in self._spare) > SPARE_BYTES_MAX:
@@ -102,6 +110,19 @@ class _Channel:
         return results.consume_token()
 
 
+class _Ahead:
+    """A read that was begun before its value was asked for; the array holds it."""
+
+    def __init__(self, file: _File, token: Any) -> None:
+        self.file: _File | None = file
+        self.token = token
+
+    def __del__(self) -> None:
+        # Never asked for: a worker may still write to the file, so nobody else may have it.
+        if self.file is not None:
+            self.file.path.unlink(missing_ok=True)
+
+
 class _Reader:
     """What one connection reads through."""
 
@@ -110,23 +131,39 @@ class _Reader:
         self._files = files
         self._lock = threading.Lock()
         self._channels: dict[tuple[int, ...], _Channel] = {}
+        self._ahead: weakref.WeakSet[_Ahead] = weakref.WeakSet()
+
+    def read_ahead(self, array: Any) -> None:
+        if _AHEAD not in array.__dict__ and len(self._ahead) < AHEAD_MAX:
+            ahead = self._start(array)
+            self._ahead.add(ahead)
+            setattr(array, _AHEAD, ahead)
 
     def read(self, array: Any) -> Any:
         import numpy as np
 
-        file = self._files.take(array.nbytes)
-        try:
-            self._channel(array).start(array, file).block_until_ready()
-            count = math.prod(array.shape)
-            flat = np.frombuffer(file.memory, array.dtype, count)
-        except BaseException:
+        # Of several threads that ask for it, one gets it.
+        begun = array.__dict__.pop(_AHEAD, None) or self._start(array)
+        begun.token.block_until_ready()
+        file, begun.file = begun.file, None
+        flat = np.frombuffer(file.memory, array.dtype, math.prod(array.shape))
+        if array.nbytes < SMALL_BYTES:
+            flat = flat.copy()
             self._files.give_back(file)
-            raise
-        # Views of it keep it alive, and it keeps the file.
-        weakref.finalize(flat, self._files.give_back, file)
+        else:
+            # Views of it keep it alive, and it keeps the file.
+            weakref.finalize(flat, self._files.give_back, file)
         value = flat.reshape(array.shape)
         value.flags.writeable = False
         return value
+
+    def _start(self, array: Any) -> _Ahead:
+        file = self._files.take(array.nbytes)
+        try:
+            return _Ahead(file, self._channel(array).start(array, file))
+        except BaseException:
+            self._files.give_back(file)
+            raise
 
     def _channel(self, array: Any) -> _Channel:
         devices = tuple(d.id for d in array.sharding._addressable_device_assignment)
@@ -154,56 +191,76 @@ def install() -> None:
 
     @functools.wraps(original.fget)
     def value(self: Any) -> Any:
-        if self._npy_value is None and self.nbytes >= MIN_BYTES:
-            found = _read(self)
-            if found is not None:
-                self._npy_value = found
-                return found
-        return original.fget(self)
+        reader = _reader_of(self) if self._npy_value is None else None
+        if reader is None:
+            return original.fget(self)
+        try:
+            self._npy_value = reader.read(self)
+        except Exception as error:
+            # The array's own trouble meets the stock way too, and is raised here.
+            found = original.fget(self)
+            if "DATA_LOSS" not in str(error):
+                _stop(reader, error)
+            return found
+        return self._npy_value
 
     original_ahead = ArrayImpl.copy_to_host_async
 
     @functools.wraps(original_ahead)
     def copy_to_host_async(self: Any) -> None:
-        # What the stock client fetches ahead, it would fetch for nothing: we read anew.
-        if self.nbytes < MIN_BYTES or not _serves(self):
+        reader = _reader_of(self) if self._npy_value is None else None
+        if reader is None:
             original_ahead(self)
+            return
+        self._check_if_deleted()
+        # Large ones would need all their memory at once.
+        if self.nbytes < SMALL_BYTES:
+            with contextlib.suppress(Exception):  # its value, if asked for, meets the reason again
+                reader.read_ahead(self)
 
     value._causeway = True  # type: ignore[attr-defined]
     ArrayImpl._value = property(value)
     ArrayImpl.copy_to_host_async = copy_to_host_async
 
 
-def _serves(array: Any) -> bool:
+def _reader_of(array: Any) -> _Reader | None:
+    """None: the stock way must serve."""
     from jax import dtypes
 
-    client = next(iter(array.sharding.device_set)).client
-    if not shared_memory.is_shared(client) or dtypes.issubdtype(array.dtype, dtypes.extended):
-        return False
-    known = _latest
-    return known is None or known[0]() is not client or known[1] is not None
-
-
-def _read(array: Any) -> Any:
-    """The array's value, or None when the stock way must serve."""
-    if not _serves(array):
-        return None
-    client = next(iter(array.sharding.device_set)).client
-    array._check_if_deleted()
     global _latest
+    client = next(iter(array.sharding.device_set)).client
+    if not shared_memory.is_shared(client) or array.nbytes == 0 or _guarded():
+        return None
+    # Keys are arrays of arrays; text has no fixed width.
+    if dtypes.issubdtype(array.dtype, dtypes.extended) or array.dtype.kind in "OSTU":
+        return None
     with _lock:
         if _latest is None or _latest[0]() is not client:
             _latest = weakref.ref(client), _Reader(client, _Files(shared_memory.own_folder()))
-        reader = _latest[1]
-    if reader is None:
-        return None
-    try:
-        return reader.read(array)
-    except Exception as error:
-        text = str(error)
-        if "DATA_LOSS" in text or array.is_deleted():
-            raise  # the array's own trouble, which the stock way would meet again
-        with _lock:
-            _latest = weakref.ref(client), None
-        log.warning("large arrays are read over the connection from now on: %s", text)
-        return None
+        return _latest[1]
+
+
+def _guarded() -> bool:
+    """Whether jax.transfer_guard has something to say of a read: the stock way asks it."""
+    from jax._src.lib import guard_lib
+
+    level = guard_lib.thread_local_state().device_to_host
+    if level is None:
+        level = guard_lib.global_state().device_to_host
+    return level not in (None, guard_lib.TransferGuardLevel.ALLOW)
+
+
+def _stop(reader: _Reader, error: Exception) -> None:
+    """It failed where the stock way did not."""
+    global _latest
+    with _lock:
+        if _latest is None or _latest[1] is not reader:
+            return
+        _latest = _latest[0], None
+    # Which a cluster of several machines is.
+    expected = "shares no memory" in str(error)
+    log.log(
+        logging.INFO if expected else logging.WARNING,
+        "arrays are read over the connection from now on: %s",
+        error,
+    )
