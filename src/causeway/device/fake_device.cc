@@ -294,8 +294,12 @@ absl::StatusOr<Launched> FakeDevice::Launch(Program& program, absl::Span<const A
   launched.held = std::any_of(
       c->program.body.begin(), c->program.body.end(),
       [](const FakeInstruction& i) { return i.op == FakeInstruction::Op::kFailAtEnd; });
+  const std::shared_ptr<Outcome> outcome = c->outcome;
   stream_.push_back(std::move(c));
   Run();
+  if (hooks_.prompt && outcome->done && outcome->status.ok() && !launched.held) {
+    launched.completion = nullptr;
+  }
   return launched;
 }
 

@@ -38,6 +38,8 @@ struct FakeDeviceHooks {
   std::function<absl::Status()> trouble;
   // What OverdueFailure() says.
   std::function<absl::Status()> overdue;
+  // A launch that has ended well when Launch() returns comes without a completion.
+  bool prompt = false;
 };
 
 // Thread safety: as Device; the fabric's lock guards the stream.

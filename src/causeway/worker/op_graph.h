@@ -8,7 +8,8 @@
 //      multi-worker ones and nothing else.
 //   4. An error in an input becomes the error of every output, with the first cause kept; for a
 //      multi-worker launch it closes the epoch here (launch_ledger.h).
-//   5. Launches in flight are bounded, a device and in all: XLA:CPU deadlocks otherwise.
+//   5. Launches in flight are bounded, a device and in all: XLA:CPU deadlocks otherwise. What has
+//      ended while it was issued, as small programs do on a CPU, is not in flight.
 //   6. A multi-worker launch is issued while another is in flight only if it depends on the latest
 //      one's results. XLA skips it then where the other fails. An independent one would go ahead on
 //      that worker, meet its peers inside the failed one, and collectives carry no tag to notice:
@@ -49,8 +50,9 @@ namespace causeway::worker {
 class GraphHost {
  public:
   virtual ~GraphHost() = default;
-  // To be answered by OpGraph::LaunchFinished on the graph's thread, in order for multi-worker
-  // launches; the ledger hears of those first.
+  // Of a launch that has not ended yet, or not yet in its order. To be answered by
+  // OpGraph::LaunchFinished on the graph's thread, in order for multi-worker launches; the ledger
+  // hears of those first.
   virtual void Watch(std::shared_ptr<LaunchRecord> record) = 0;
   // Waits elsewhere and calls `done` there.
   virtual void AwaitBytes(std::unique_ptr<device::HostCopy> copy,

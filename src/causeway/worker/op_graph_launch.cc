@@ -25,7 +25,9 @@ void OpGraph::Run(Launch launch) {
     pending->binding = std::make_shared<Binding>();  // fails at issue, in order
     pending->binding->bind.binding = launch.binding;
   }
+  pending->args.reserve(launch.args.size());
   for (const BufferId id : launch.args) pending->args.push_back(Find(id));
+  pending->outputs.reserve(launch.outputs.size());
   for (const BufferId id : launch.outputs) pending->outputs.push_back(NewOutput(id));
   pending->launch = std::move(launch);
   if (pending->launch.seq == LaunchSeq(0)) {
@@ -245,6 +247,7 @@ absl::StatusOr<std::shared_ptr<LaunchRecord>> OpGraph::IssueOnDevice(PendingLaun
   record->completion = std::move(launched.completion);
   LaunchSeq after = launch.launch.seq;
   for (const ValueRef& value : launch.args) after = std::max(after, value->after);
+  record->outputs.reserve(launch.outputs.size());
   for (size_t i = 0; i < launch.outputs.size(); ++i) {
     launch.outputs[i]->after = after;
     record->outputs.push_back(launch.outputs[i]);
@@ -264,6 +267,7 @@ void OpGraph::Issue(PendingLaunch& launch) {
   absl::Status status;
   for (const ValueRef& value : launch.args) status.Update(value->error);
   bool admitted = false;
+  std::shared_ptr<LaunchRecord> ended;
   if (multi) {
     if (!status.ok()) {
       // The reason against the epoch comes before the reason against the argument.
@@ -291,7 +295,12 @@ void OpGraph::Issue(PendingLaunch& launch) {
           host_->Emit(Reply{.request = request, .status = end});
         });
       }
-      host_->Watch(*std::move(issued));
+      // Launches of several workers are confirmed in order, so earlier ones must have been.
+      if ((*issued)->completion == nullptr && (!multi || inflight_multi_ == 1)) {
+        ended = *std::move(issued);
+      } else {
+        host_->Watch(*std::move(issued));
+      }
     } else if (admitted) {
       ledger_->Complete(launch.launch.epoch, launch.launch.seq, status);
     }
@@ -300,6 +309,9 @@ void OpGraph::Issue(PendingLaunch& launch) {
   if (launch.operation != nullptr) Finish(*launch.operation);
   // Drops this launch's hold on its arguments while the record lives on.
   launch.args.clear();
+  if (ended == nullptr) return;
+  if (multi) ledger_->Complete(ended->epoch, ended->seq, absl::OkStatus());
+  LaunchFinished(ended, absl::OkStatus());
 }
 
 void OpGraph::FailOutputs(PendingLaunch& launch, const absl::Status& cause) {

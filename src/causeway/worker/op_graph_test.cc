@@ -31,9 +31,9 @@ class TestWorker final : public GraphHost {
  public:
   // Without `rendezvous`, since nobody plays the head here.
   TestWorker(int worker, device::FakeFabric* fabric, GraphOptions options = {},
-             bool rendezvous = false)
+             bool rendezvous = false, device::FakeDeviceHooks hooks = {})
       : worker_(worker),
-        device_(1, fabric),
+        device_(1, fabric, std::move(hooks)),
         ledger_([this](Event e) { Emit(std::move(e)); }),
         graph_(&device_, this, &ledger_, With(options, worker, rendezvous)) {}
 
@@ -68,10 +68,12 @@ class TestWorker final : public GraphHost {
     bool progress = true;
     while (progress) {
       progress = false;
-      while (!watched.empty() && device::FakeCompletionIsReady(*watched.front()->completion)) {
+      while (!watched.empty() && (watched.front()->completion == nullptr ||
+                                  device::FakeCompletionIsReady(*watched.front()->completion))) {
         auto record = std::move(watched.front());
         watched.pop_front();
-        const absl::Status status = record->completion->Await();
+        const absl::Status status =
+            record->completion == nullptr ? absl::OkStatus() : record->completion->Await();
         if (record->seq != LaunchSeq(0)) ledger_.Complete(record->epoch, record->seq, status);
         graph_.LaunchFinished(record, status);
         progress = true;
@@ -468,6 +470,29 @@ TEST_F(OpGraphTest, BoundsLaunchesInFlight) {
   EXPECT_EQ(w.graph_.stats().launches, 10);
 }
 
+TEST_F(OpGraphTest, WhatHasEndedAtOnceIsNotInFlight) {
+  GraphOptions options;
+  options.max_inflight_device = 1;
+  TestWorker w(0, &fabric_, options, /*rendezvous=*/false, {.prompt = true});
+  w.OpenEpoch(1, {1});
+  w.Program(1, kAddOne, {0});
+  w.Build(100, {0, 0});
+  for (uint64_t i = 0; i < 9; ++i) w.Launch(1, 0, {100 + i}, 101 + i);
+  worker::Launch told{.binding = BindingId(1), .epoch = EpochId(1)};
+  told.args = {BufferId(109)};
+  told.outputs = {BufferId(110)};
+  told.request = RequestId(7);
+  w.graph_.Run(std::move(told));
+  EXPECT_TRUE(w.watched.empty());
+  EXPECT_EQ(w.graph_.stats().launches, 10);
+  EXPECT_EQ(w.graph_.stats().edges, 0);
+  ASSERT_EQ(w.events.size(), 1u);
+  ASSERT_TRUE(std::holds_alternative<Reply>(w.events[0]));
+  EXPECT_EQ(std::get<Reply>(w.events[0]).request, RequestId(7));
+  EXPECT_EQ(std::get<Reply>(w.events[0]).status, absl::OkStatus());
+  EXPECT_EQ(w.Read(110), "10 10");
+}
+
 // Two workers with one collective; values count as seen only below the common confirmation.
 class OpGraphPairTest : public OpGraphTest {
  protected:
@@ -743,6 +768,32 @@ TEST_F(OpGraphPairTest, ANewcomersNodeReachesProgramsThatWereLoadedBefore) {
   a_->Settle();
   EXPECT_EQ(a_->Read(101), "20 0");
   EXPECT_EQ(a_->done(), 1u);
+}
+
+TEST_F(OpGraphTest, WhatHasEndedAtOnceIsConfirmedInOrder) {
+  TestWorker a(0, &fabric_, {}, /*rendezvous=*/false, {.prompt = true});
+  TestWorker b(1, &fabric_, {}, /*rendezvous=*/false, {.prompt = true});
+  for (TestWorker* w : {&a, &b}) {
+    w->OpenEpoch(1, {1, 2});
+    w->Program(1, kSum, {0, 1});
+    w->Build(1, {1, 2});
+  }
+  a.Launch(1, 1, {1}, 101);
+  EXPECT_EQ(a.watched.size(), 1u);  // its peer has not come
+  b.Launch(1, 1, {1}, 101);
+  EXPECT_TRUE(b.watched.empty());
+  EXPECT_EQ(b.done(), 1u);
+  // This one ends at once on its second worker, where the one before it is not confirmed yet.
+  b.Launch(1, 2, {101}, 102);
+  a.Launch(1, 2, {101}, 102);
+  ASSERT_EQ(a.watched.size(), 2u);
+  EXPECT_EQ(a.watched.back()->completion, nullptr);
+  EXPECT_EQ(a.done(), 0u);
+  a.Settle();
+  b.Settle();
+  EXPECT_EQ(a.done(), 2u);
+  EXPECT_EQ(b.done(), 2u);
+  EXPECT_EQ(a.Read(102), "400 800");
 }
 
 TEST_F(OpGraphPairTest, ARepeatedNumberClosesTheEpoch) {

@@ -121,16 +121,7 @@ class Worker final : public MachineHost {
   // MachineHost.
   void Watch(std::shared_ptr<LaunchRecord> record) override {
     const bool multi = record->seq != LaunchSeq(0);
-    // Launches of several workers are confirmed in order, so earlier ones must have been.
-    if (record->completion == nullptr && (!multi || watched_multi_ == 0)) {
-      machine_->Completed(record, absl::OkStatus());  // nobody has to wake for it
-      return;
-    }
-    if (multi) {
-      ++watched_multi_;
-    } else if (record->ordinals.size() > 1) {
-      ++local_collectives_;
-    }
+    if (!multi && record->ordinals.size() > 1) ++local_collectives_;
     (multi ? multi_watch_ : local_watch_).Put(std::move(record));
   }
   void AwaitBytes(std::unique_ptr<device::HostCopy> copy,
@@ -225,7 +216,6 @@ class Worker final : public MachineHost {
   // Since when the operation lane is at one thing (Unix microseconds, 0 = idle).
   std::atomic<int64_t> busy_since_{0};
   std::atomic<int> local_collectives_{0};  // one-worker launches on several devices, in flight
-  std::atomic<int> watched_multi_{0};      // launches of several workers, not yet confirmed
   absl::Mutex mu_;
   bool life_started_ ABSL_GUARDED_BY(mu_) = false;
 
@@ -401,10 +391,8 @@ void Worker::WatchLoop(Mailbox<std::shared_ptr<LaunchRecord>>* records) {
       const absl::Status status =
           record->completion == nullptr ? absl::OkStatus() : record->completion->Await();
       record->completion = nullptr;
-      const bool multi = record->seq != LaunchSeq(0);
-      if (!multi && record->ordinals.size() > 1) --local_collectives_;
+      if (record->seq == LaunchSeq(0) && record->ordinals.size() > 1) --local_collectives_;
       machine_->Completed(record, status);
-      if (multi) --watched_multi_;
       record = nullptr;
     }
   }
