@@ -19,11 +19,7 @@ std::string TypeText(model::DType dtype, const model::Shape& shape) {
 // The first argument before `end` that shares memory with argument `index`, itself excepted.
 size_t FirstUse(absl::Span<const BufferRef> args, size_t index, size_t end) {
   for (size_t i = 0; i < end; ++i) {
-    if (i == index) continue;
-    for (const auto& mark : args[i]->deleted_marks) {
-      const auto& marks = args[index]->deleted_marks;
-      if (std::find(marks.begin(), marks.end(), mark) != marks.end()) return i;
-    }
+    if (i != index && args[i]->mark.SharedWith(args[index]->mark)) return i;
   }
   return index;
 }
@@ -83,12 +79,9 @@ absl::Status Controller::MarkDonations(const Binding& binding,
                                        const core::ExecuteRequest& request,
                                        absl::Span<const BufferRef> args,
                                        absl::InlinedVector<int, 4>* protect) {
-  const auto set = [&](size_t i, bool deleted) {
-    for (const auto& mark : args[i]->deleted_marks) *mark = deleted;
-  };
   absl::InlinedVector<size_t, 16> taken;
   const auto refuse = [&](absl::string_view what, size_t index, size_t first) {
-    for (const size_t i : taken) set(i, false);
+    for (const size_t i : taken) args[i]->mark.Set(false);
     return absl::InvalidArgumentError(absl::StrCat(
         "Attempt to ", what, " in the same call to Execute() (flattened argument ", index,
         ", first use: ", first, " of ", binding.program->info->name, "); pass a copy"));
@@ -104,7 +97,7 @@ absl::Status Controller::MarkDonations(const Binding& binding,
     if (args[i]->deleted()) {
       return refuse("donate the same buffer twice", i, FirstUse(args, i, i));
     }
-    set(i, true);
+    args[i]->mark.Set(true);
     taken.push_back(i);
   }
   if (taken.empty()) return absl::OkStatus();

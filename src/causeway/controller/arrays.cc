@@ -257,11 +257,7 @@ absl::StatusOr<bool> Controller::IsDeleted(SessionId id, ArrayHandle handle) {
   Locked lock(this);
   ASSIGN_OR_RETURN(Session * session, FindSession(id));
   ASSIGN_OR_RETURN(ArrayRef array, FindArray(*session, handle));
-  for (int i = 0; i < array->num_shards(); ++i) {
-    if (array->shard(i).buffer->deleted()) return true;
-    if (array->whole != nullptr) break;
-  }
-  return false;
+  return array->deleted();
 }
 
 absl::Status Controller::Destruct(SessionId id, const std::vector<ArrayHandle>& handles) {

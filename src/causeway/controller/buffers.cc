@@ -52,20 +52,23 @@ absl::StatusOr<DeviceListRef> Controller::Intern(const std::vector<DeviceId>& de
 
 BufferRef Controller::NewBuffer(DeviceListRef list, model::DType dtype, std::string memory_kind) {
   ++live_buffers_;
-  BufferRef buffer(new Buffer, [this](Buffer* b) {
-    // Every reference lives in the controller's own tables, so its lock is held here.
-    mu_.AssertHeld();
-    --live_buffers_;
-    live_bytes_ -= b->bytes;
-    if (!b->freed) graveyard_.emplace_back(b->id, b->list);
-    delete b;
-  });
+  struct CountedBuffer final : Buffer {
+    explicit CountedBuffer(Controller* c) : controller(c) {}
+    ~CountedBuffer() {
+      // Every reference lives in the controller's own tables, so its lock is held here.
+      controller->mu_.AssertHeld();
+      --controller->live_buffers_;
+      controller->live_bytes_ -= bytes;
+      if (!freed) controller->graveyard_.emplace_back(id, std::move(list));
+    }
+    Controller* const controller;
+  };
+  auto buffer = std::make_shared<CountedBuffer>(this);
   buffer->id = BufferId(next_id_++);
   buffer->list = std::move(list);
   buffer->dtype = dtype;
   buffer->memory_kind = std::move(memory_kind);
   buffer->birth = version_;
-  buffer->deleted_marks.push_back(std::make_shared<bool>(false));
   return buffer;
 }
 
@@ -164,13 +167,12 @@ absl::StatusOr<BufferRef> Controller::Whole(const ArrayRef& array) {
   // The members put a new local array together that shares the old shards' memory.
   BufferRef whole = NewBuffer(array->list, first.dtype, first.memory_kind);
   whole->birth = first.birth;
-  whole->deleted_marks.clear();
   std::vector<core::GateRef> gates;
   absl::flat_hash_map<WorkerId, std::vector<wire::ShardBuild>> shards;
   for (int i = 0; i < array->num_shards(); ++i) {
     const ShardRef& from = array->parts[i];
     whole->birth = std::min(whole->birth, from.buffer->birth);
-    whole->ShareMarks(*from.buffer);
+    whole->mark.Share(from.buffer->mark);
     gates.push_back(from.buffer->gate);
     ASSIGN_OR_RETURN(model::Shape dims, array->spec.sharding->ShardShape(array->spec.shape, i));
     shards[topology_.WorkerOf(from.device)].push_back(
@@ -202,11 +204,8 @@ ArrayRef Controller::ErrorArray(absl::Status error) {
 }
 
 void Controller::MarkDeleted(const Array& array) {
-  auto mark = [](Buffer& buffer) {
-    for (const auto& m : buffer.deleted_marks) *m = true;
-  };
-  if (array.whole != nullptr) mark(*array.whole);
-  for (const ShardRef& shard : array.parts) mark(*shard.buffer);
+  if (array.whole != nullptr) array.whole->mark.Set(true);
+  for (const ShardRef& shard : array.parts) shard.buffer->mark.Set(true);
 }
 
 core::GateRef Controller::GateOf(const Array& array) {

@@ -1104,6 +1104,44 @@ TEST_F(ControllerTest, AHostProgramsOutputLiesWhereItRuns) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("device 3"));
 }
 
+TEST_F(ControllerTest, AnArrayOfOthersMemoryDiesWithThemAndTheyWithIt) {
+  const auto assemble = [&](uint64_t first) {
+    const std::vector<DeviceId> devices = Devices(2);
+    for (uint64_t i = 0; i < 2; ++i) {
+      core::HostShards source;
+      source.shape = {4};
+      source.shard_indices = {0};
+      source.bytes = std::make_shared<Bytes>("abcd");
+      ASSERT_TRUE(controller_
+                      ->MakeArray(session_, ArrayHandle(first + i),
+                                  {model::DType::kU8, {4},
+                                   model::Sharding::SingleDevice(devices[i], "device"), ""},
+                                  {source})
+                      .ok());
+    }
+    ASSERT_TRUE(controller_
+                    ->Assemble(session_, ArrayHandle(first + 2),
+                               {model::DType::kU8, {4}, Replicated(2), ""},
+                               {ArrayHandle(first), ArrayHandle(first + 1)},
+                               core::CopySemantics::kReuseInput)
+                    .ok());
+  };
+  const auto deleted = [&](uint64_t handle) {
+    return *controller_->IsDeleted(session_, ArrayHandle(handle));
+  };
+  // Once it is an argument, the workers hold it as a buffer of its own in the same memory.
+  assemble(1);
+  ASSERT_TRUE(Run(*Compile(2, /*donate=*/true, "taker"), 3, 4).ok());
+  EXPECT_TRUE(deleted(1) && deleted(2) && deleted(3));
+  EXPECT_FALSE(deleted(4));
+  assemble(11);
+  ASSERT_TRUE(Run(*Compile(2, /*donate=*/false, "reader"), 13, 14).ok());
+  EXPECT_FALSE(deleted(11) || deleted(12) || deleted(13));
+  ASSERT_TRUE(controller_->Delete(session_, {ArrayHandle(11)}).ok());
+  EXPECT_TRUE(deleted(13));
+  EXPECT_FALSE(deleted(12));
+}
+
 TEST_F(ControllerTest, ABitcastMovesEveryShardToItself) {
   Put(1, 4, "abcd");
   const core::ArraySpec floats{model::DType::kF32, {1}, Replicated(4), ""};

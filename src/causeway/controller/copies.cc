@@ -28,7 +28,7 @@ decltype(wire::ShardBuild::source) Controller::WholeShard(const ShardRef& from, 
     return wire::FromTransfer{SendShard(from, target, std::nullopt)};
   }
   const bool alias = may_alias && from.device == to;
-  if (alias) buffer.ShareMarks(*from.buffer);
+  if (alias) buffer.mark.Share(from.buffer->mark);
   return wire::FromShard{from.buffer->id, from.device, !alias};
 }
 
@@ -81,7 +81,7 @@ absl::Status Controller::Deliver(Session& session, ArrayHandle handle,
 void Controller::Donate(const Array& source, Array& result) {
   if (!result.error.ok() || result.whole == nullptr || result.whole == source.whole) return;
   // The result must survive the donation of what it shares with its source.
-  result.whole->deleted_marks = {std::make_shared<bool>(false)};
+  result.whole->mark.Unshare();
   MarkDeleted(source);
   if (source.whole != nullptr) FreeNow(source.whole);
 }

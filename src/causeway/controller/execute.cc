@@ -99,6 +99,7 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
                                                    request.args.size(), " were given"));
   }
   absl::InlinedVector<BufferRef, 16> args;
+  args.reserve(request.args.size());
   std::vector<core::GateRef> gates;
   for (size_t i = 0; i < request.args.size(); ++i) {
     ASSIGN_OR_RETURN(ArrayRef array, FindLiveArray(session, request.args[i]));
@@ -152,6 +153,8 @@ absl::Status Controller::Launch(Session& session, const core::ExecuteRequest& re
   ++counters_.launches;
 
   absl::InlinedVector<BufferId, 16> arg_ids, output_ids;
+  arg_ids.reserve(args.size());
+  output_ids.reserve(binding.outputs.size());
   for (const BufferRef& arg : args) arg_ids.push_back(arg->id);
   for (size_t i = 0; i < binding.outputs.size(); ++i) {
     auto array = std::make_shared<Array>();

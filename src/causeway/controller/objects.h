@@ -49,6 +49,40 @@ inline bool SameDevices(const DeviceListRef& a, const DeviceListRef& b) {
   return a == b || a->devices == b->devices;
 }
 
+// Whether a buffer's memory was deleted or donated, by itself or by one that aliases it.
+class DeletedMark {
+ public:
+  bool deleted() const {
+    return deleted_ ||
+           std::any_of(shared_.begin(), shared_.end(), [](const auto& mark) { return *mark; });
+  }
+  void Set(bool deleted) {
+    deleted_ = deleted;
+    for (const auto& mark : shared_) *mark = deleted;
+  }
+  // The two are of one memory: either dies with the other.
+  void Share(DeletedMark& other) {
+    if (other.shared_.empty()) other.shared_.push_back(std::make_shared<bool>(other.deleted_));
+    for (const auto& mark : other.shared_) {
+      if (!Has(mark)) shared_.push_back(mark);
+    }
+  }
+  // This one, which is not set, survives all others.
+  void Unshare() { shared_.clear(); }
+  bool SharedWith(const DeletedMark& other) const {
+    return &other == this || std::any_of(other.shared_.begin(), other.shared_.end(),
+                                         [this](const auto& mark) { return Has(mark); });
+  }
+
+ private:
+  bool Has(const std::shared_ptr<bool>& mark) const {
+    return std::find(shared_.begin(), shared_.end(), mark) != shared_.end();
+  }
+
+  bool deleted_ = false;
+  std::vector<std::shared_ptr<bool>> shared_;  // empty of memory that was never aliased
+};
+
 // One logical buffer: a part on every member of `list`, stored there under `id`. Dropping the last
 // reference tells the members to free it.
 struct Buffer {
@@ -65,25 +99,12 @@ struct Buffer {
   core::GateRef gate;
   // The gate's opening also says that the value is computed (outputs of multi-worker launches).
   bool ready_with_gate = false;
-  // Set to true by deletion or donation; shared by all buffers that alias the same memory.
-  std::vector<std::shared_ptr<bool>> deleted_marks;
   // The members were told to free it already.
   bool freed = false;
 
-  bool deleted() const {
-    for (const auto& mark : deleted_marks) {
-      if (*mark) return true;
-    }
-    return false;
-  }
-  // This buffer aliases memory of `other`: it dies with it.
-  void ShareMarks(const Buffer& other) {
-    for (const auto& mark : other.deleted_marks) {
-      if (std::find(deleted_marks.begin(), deleted_marks.end(), mark) == deleted_marks.end()) {
-        deleted_marks.push_back(mark);
-      }
-    }
-  }
+  DeletedMark mark;
+
+  bool deleted() const { return mark.deleted(); }
 };
 using BufferRef = std::shared_ptr<Buffer>;
 
@@ -103,6 +124,11 @@ struct Array {
   int num_shards() const { return list == nullptr ? 0 : static_cast<int>(list->devices.size()); }
   ShardRef shard(int i) const {
     return whole != nullptr ? ShardRef{whole, list->devices[i]} : parts[i];
+  }
+  bool deleted() const {
+    if (whole != nullptr) return whole->deleted();
+    return std::any_of(parts.begin(), parts.end(),
+                       [](const ShardRef& part) { return part.buffer->deleted(); });
   }
 };
 using ArrayRef = std::shared_ptr<Array>;

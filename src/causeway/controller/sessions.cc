@@ -87,14 +87,9 @@ absl::StatusOr<ArrayRef> Controller::FindArray(Session& session, ArrayHandle han
 
 absl::StatusOr<ArrayRef> Controller::FindLiveArray(Session& session, ArrayHandle handle) {
   ASSIGN_OR_RETURN(ArrayRef array, FindArray(session, handle));
-  for (int i = 0; i < array->num_shards(); ++i) {
-    if (array->shard(i).buffer->deleted()) {
-      return absl::InvalidArgumentError(
-          "Array has been deleted. It was deleted or donated to an earlier computation");
-    }
-    if (array->whole != nullptr) break;
-  }
-  return array;
+  if (!array->deleted()) return array;
+  return absl::InvalidArgumentError(
+      "Array has been deleted. It was deleted or donated to an earlier computation");
 }
 
 void Controller::BindError(Session& session, const std::vector<ArrayHandle>& handles,
