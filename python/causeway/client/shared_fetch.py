@@ -68,23 +68,34 @@ class _Files:
         self.folder = folder
         self._lock = threading.Lock()
         self._spare: list[_File] = []
+        self._small: list[_File] = []  # of SMALL_BYTES
         # A collection of garbage gives files back in the middle of anything: no lock there.
         self._returned: collections.deque[_File] = collections.deque()
         self.give_back = self._returned.append
 
     def take(self, size: int) -> _File:
         with self._lock:
-            while self._returned:
-                self._spare.append(self._returned.popleft())
-            size = max(size, SMALL_BYTES)
-            fits = [f for f in self._spare if size <= f.size <= 2 * size]
-            # Of equal ones the latest: its memory is warm.
-            best = min(reversed(fits), key=lambda f: f.size, default=None)
-            if best is not None:
-                self._spare.remove(best)
-            while sum(f.size for f in self._spare) > SPARE_BYTES_MAX:
-                self._spare.pop(0).path.unlink(missing_ok=True)
-        return best or _File(self.folder, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+            found = self._take_spare(size)
+        if found is not None:
+            return found
+        return _File(self.folder, -(-max(size, SMALL_BYTES) // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+    def _take_spare(self, size: int) -> _File | None:
+        while self._returned:
+            file = self._returned.popleft()
+            (self._small if file.size == SMALL_BYTES else self._spare).append(file)
+        if size <= SMALL_BYTES:
+            while len(self._small) > AHEAD_MAX:
+                self._small.pop(0).path.unlink(missing_ok=True)
+            # The latest: its memory is warm.
+            return self._small.pop() if self._small else None
+        fits = [f for f in self._spare if size <= f.size <= 2 * size]
+        best = min(fits, key=lambda f: f.size, default=None)
+        if best is not None:
+            self._spare.remove(best)
+        while sum(f.size for f in self._spare) > SPARE_BYTES_MAX:
+            self._spare.pop(0).path.unlink(missing_ok=True)
+        return best
 
 
 class _Channel:
