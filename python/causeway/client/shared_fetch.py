@@ -202,7 +202,7 @@ def install() -> None:
 
     @functools.wraps(original.fget)
     def value(self: Any) -> Any:
-        reader = _reader_of(self) if self._npy_value is None else None
+        reader = _reader_of(self)
         if reader is None:
             return original.fget(self)
         try:
@@ -219,7 +219,7 @@ def install() -> None:
 
     @functools.wraps(original_ahead)
     def copy_to_host_async(self: Any) -> None:
-        reader = _reader_of(self) if self._npy_value is None else None
+        reader = _reader_of(self)
         if reader is None:
             original_ahead(self)
             return
@@ -235,10 +235,12 @@ def install() -> None:
 
 
 def _reader_of(array: Any) -> _Reader | None:
-    """None: the stock way must serve."""
+    """None: the value is here already, or the stock way must serve."""
     from jax import dtypes
 
     global _latest
+    if array._npy_value is not None:
+        return None
     client = next(iter(array.sharding.device_set)).client
     if not shared_memory.is_shared(client) or array.nbytes == 0 or _guarded():
         return None

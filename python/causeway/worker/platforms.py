@@ -87,24 +87,9 @@ class Cpu:
 
     def open(self, node, coordinator, num_nodes):
         """An XLA client; `node` is None for the only host of a cluster."""
-        if node is None:
-            with _threads_inside_operations(self._num_devices):
-                return xc.make_cpu_client(asynchronous=True, num_devices=self._num_devices)
-        distributed = distributed_client(node, coordinator)
-        host = _local_address(coordinator)
-        with _new_threads_wait_their_turn():
-            collectives = _jax.make_gloo_tcp_collectives(
-                distributed_client=distributed, hostname=host
-            )
+        peers = {} if node is None else _peers(node, coordinator, num_nodes)
         with _threads_inside_operations(self._num_devices):
-            return xc.make_cpu_client(
-                asynchronous=True,
-                distributed_client=distributed,
-                node_id=node,
-                num_nodes=num_nodes,
-                collectives=collectives,
-                num_devices=self._num_devices,
-            )
+            return xc.make_cpu_client(asynchronous=True, num_devices=self._num_devices, **peers)
 
 
 class Plugin:
@@ -160,6 +145,20 @@ class Plugin:
         options["node_id"] = node
         options["num_nodes"] = num_nodes
         return xc.make_c_api_client(self._name, options, distributed_client(node, coordinator))
+
+
+def _peers(node, coordinator, num_nodes):
+    """What a CPU client of several hosts needs besides its devices."""
+    distributed = distributed_client(node, coordinator)
+    host = _local_address(coordinator)
+    with _new_threads_wait_their_turn():
+        collectives = _jax.make_gloo_tcp_collectives(distributed_client=distributed, hostname=host)
+    return {
+        "distributed_client": distributed,
+        "node_id": node,
+        "num_nodes": num_nodes,
+        "collectives": collectives,
+    }
 
 
 @contextlib.contextmanager

@@ -68,15 +68,19 @@ class Pool {
   bool end_ = false;
 };
 
-// In place of XLA, this program.
-bool KeepBack(int running) { return KeepThreadsBack(running, ""); }
+// Makes a pool in a scope. In place of XLA, this program does it.
+void MakeKeepingBack(Pool& pool, int running, int size, const char* name = kOperations) {
+  ASSERT_TRUE(KeepThreadsBack(running, ""));
+  pool.Make(size, name);
+  KeepThreadsBack(0, "");
+}
 
 TEST(HeldThreads, AsManyRunAsWereAskedForAndTheRestWhenThePoolEnds) {
   Pool pool, other;
-  ASSERT_TRUE(KeepBack(2));
+  ASSERT_TRUE(KeepThreadsBack(2, ""));
   pool.Make(8, kOperations);
   other.Make(8, "tf_Launches");
-  KeepBack(0);
+  KeepThreadsBack(0, "");
   EXPECT_TRUE(other.Reaches(8));
   EXPECT_TRUE(pool.Reaches(2));
   EXPECT_EQ(ThreadsKeptBack(), 6);
@@ -88,11 +92,8 @@ TEST(HeldThreads, AsManyRunAsWereAskedForAndTheRestWhenThePoolEnds) {
 
 TEST(HeldThreads, EveryPoolHasItsOwn) {
   Pool first, second;
-  for (Pool* pool : {&first, &second}) {
-    ASSERT_TRUE(KeepBack(3));
-    pool->Make(4, kOperations);
-    KeepBack(0);
-  }
+  MakeKeepingBack(first, 3, 4);
+  MakeKeepingBack(second, 3, 4);
   EXPECT_TRUE(first.Reaches(3));
   EXPECT_TRUE(second.Reaches(3));
   first.End();
@@ -104,18 +105,14 @@ TEST(HeldThreads, WhatIsMadeOutsideOrIsNotNamedRuns) {
   Pool outside, unnamed;
   outside.Make(3, kOperations);
   EXPECT_TRUE(outside.Reaches(3));
-  ASSERT_TRUE(KeepBack(1));
-  unnamed.Make(3, nullptr);
-  KeepBack(0);
+  MakeKeepingBack(unnamed, 1, 3, /*name=*/nullptr);
   EXPECT_TRUE(unnamed.Reaches(3));
   EXPECT_EQ(ThreadsKeptBack(), 0);
 }
 
 TEST(HeldThreads, TheyAreLetGoForGood) {
   Pool pool;
-  ASSERT_TRUE(KeepBack(1));
-  pool.Make(4, kOperations);
-  KeepBack(0);
+  MakeKeepingBack(pool, 1, 4);
   EXPECT_TRUE(pool.Reaches(1));
   LetThreadsRun();
   EXPECT_TRUE(pool.Reaches(4));
@@ -124,9 +121,7 @@ TEST(HeldThreads, TheyAreLetGoForGood) {
 
 TEST(HeldThreads, TheyAreLetGoWhenThoseThatRunAreNotEnough) {
   Pool pool;
-  ASSERT_TRUE(KeepBack(1));
-  pool.Make(4, kOperations);
-  KeepBack(0);
+  MakeKeepingBack(pool, 1, 4);
   const XlaWait wait;
   EXPECT_TRUE(pool.Reaches(4));
 }
