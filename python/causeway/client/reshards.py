@@ -15,10 +15,10 @@ import inspect
 import json
 import logging
 import threading
-import weakref
 from typing import Any
 
 from causeway.client import repairs_common
+from causeway.client.latest_connection import OfLatestConnection
 
 log = logging.getLogger("causeway.client")
 
@@ -52,10 +52,7 @@ class _Programs:
         return program
 
 
-# Of the connection that was used last, None when it does not serve reshards: compiled programs keep
-# a connection open, and one that JAX has dropped must not stay for us.
-_latest: tuple[weakref.ref[Any], _Programs | None] | None = None
-_lock = threading.Lock()
+_programs = OfLatestConnection(lambda _: _Programs())
 
 
 def install() -> None:
@@ -101,12 +98,7 @@ def _reshard(array: Any, sharding: Any) -> Any:
     """The array in its new sharding, or None when JAX's way must serve."""
     from jax.interpreters import pxla
 
-    client = _client(sharding)
-    global _latest
-    with _lock:
-        if _latest is None or _latest[0]() is not client:
-            _latest = weakref.ref(client), _Programs()
-        programs = _latest[1]
+    programs = _programs.of(_client(sharding))
     if programs is None:
         return None
     try:
@@ -114,8 +106,7 @@ def _reshard(array: Any, sharding: Any) -> Any:
     except Exception as error:
         if "DATA_LOSS" in str(error):
             raise
-        with _lock:
-            _latest = weakref.ref(client), None
+        _programs.stop(programs)
         log.warning("changes of sharding pass through this process from now on: %s", error)
         return None
     handlers = pxla.global_avals_to_results_handler([array.aval], [sharding], True).handlers

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from causeway.client import shared_memory
+from causeway.client.latest_connection import OfLatestConnection
 
 log = logging.getLogger("causeway.client")
 
@@ -187,10 +188,9 @@ class _Reader:
             return channel
 
 
-# Of the connection that was read from last: compiled programs keep a connection open, and one that
-# JAX has dropped must not stay for us.
-_latest: tuple[weakref.ref[Any], _Reader | None] | None = None
-_lock = threading.Lock()
+_readers = OfLatestConnection(
+    lambda client: _Reader(client, _Files(shared_memory.own_folder()))
+)
 
 
 def install() -> None:
@@ -238,7 +238,6 @@ def _reader_of(array: Any) -> _Reader | None:
     """None: the value is here already, or the stock way must serve."""
     from jax import dtypes
 
-    global _latest
     if array._npy_value is not None:
         return None
     client = next(iter(array.sharding.device_set)).client
@@ -247,10 +246,7 @@ def _reader_of(array: Any) -> _Reader | None:
     # Keys are arrays of arrays; text has no fixed width.
     if dtypes.issubdtype(array.dtype, dtypes.extended) or array.dtype.kind in "OSTU":
         return None
-    with _lock:
-        if _latest is None or _latest[0]() is not client:
-            _latest = weakref.ref(client), _Reader(client, _Files(shared_memory.own_folder()))
-        return _latest[1]
+    return _readers.of(client)
 
 
 def _guarded() -> bool:
@@ -265,11 +261,8 @@ def _guarded() -> bool:
 
 def _stop(reader: _Reader, error: Exception) -> None:
     """It failed where the stock way did not."""
-    global _latest
-    with _lock:
-        if _latest is None or _latest[1] is not reader:
-            return
-        _latest = _latest[0], None
+    if not _readers.stop(reader):
+        return
     # Which a cluster of several machines is.
     expected = "shares no memory" in str(error)
     log.log(
